@@ -28,7 +28,7 @@ RECORD_BYTES: Final = 256 * 1024
 
 _FRAME: Final = struct.Struct("<II")
 # A greater length means that the file is damaged.
-_LONGEST: Final = 8 * 1024 * 1024
+_MAX_PAYLOAD_BYTES: Final = 8 * 1024 * 1024
 _POINT: Final = struct.Struct("<BqqdH")
 _MOMENT: Final = struct.Struct("<Bqq")
 _ENTRY: Final = struct.Struct("<dH")
@@ -131,7 +131,7 @@ def frames(data: bytes) -> Iterator[tuple[bytes, int]]:
     while at + _FRAME.size <= size:
         length, checksum = _FRAME.unpack_from(data, at)
         begin, at = at + _FRAME.size, at + _FRAME.size + length
-        if not 0 < length <= _LONGEST or at > size:
+        if not 0 < length <= _MAX_PAYLOAD_BYTES or at > size:
             return
         payload = data[begin:at]
         if crc32(payload) != checksum:
@@ -144,7 +144,7 @@ def first_frame_bytes(data: bytes) -> int:
     if len(data) < _FRAME.size:
         return _FRAME.size
     length, _ = _FRAME.unpack_from(data)
-    return _FRAME.size + length if 0 < length <= _LONGEST else 0
+    return _FRAME.size + length if 0 < length <= _MAX_PAYLOAD_BYTES else 0
 
 
 def framed_point(step: int, timestamp: int, value: float, name: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Lets `python -m rollforward.cli` be the command `rollforward`."""
+"""The command `rollforward`, as `python -m rollforward.cli`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The tree of commands, and how one is run: nothing is imported but what the command at hand needs."""
+"""The tree of commands, and their execution; only the modules that a command needs are imported."""
 
 import contextlib
 import os
@@ -10,16 +10,16 @@ from typing import Any, Final
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from rollforward._printable import printable
-from rollforward.cli.help import HELP_FLAGS, Flowing, prepare
+from rollforward.cli.help import HELP_FLAGS, ReflowingFormatter, prepare
 from rollforward.cli.options import EVERYWHERE_HELP, examples
-from rollforward.cli.output.failures import explain, refuse_usage
+from rollforward.cli.output.failures import report_error, report_usage_error
 
-_ALIASES: Final = Group("Aliases and their past", sort_key=1)
+_ALIASES: Final = Group("Aliases and their history", sort_key=1)
 _NOUNS: Final = Group("Runs and models", sort_key=0)
 _SYSTEM: Final = Group("Operations", sort_key=2)
 _SERVER: Final = Group("Commands of the server", sort_key=3)
 
-# Name, home, group, and its line in the list of commands.
+# Name, module and attribute, group, and line in the list of commands.
 COMMANDS: Final = (
     ("experiments", "rollforward.cli.tracking.experiments:app", _NOUNS, "Create, find and change experiments."),
     ("runs", "rollforward.cli.tracking.runs:app", _NOUNS, "Find, compare, watch and change runs."),
@@ -32,8 +32,13 @@ COMMANDS: Final = (
     ("models", "rollforward.cli.registry.models:app", _NOUNS, "Create and change models, register versions."),
     ("versions", "rollforward.cli.registry.versions:app", _NOUNS, "Find, compare, copy and change versions."),
     ("policies", "rollforward.cli.registry.policies:policies", _NOUNS, "Protect aliases and registrations."),
-    ("gates", "rollforward.cli.registry.policies:gates", _NOUNS, "Try a gate on versions or on past moves."),
-    ("artifacts", "rollforward.cli.tracking.artifacts:artifacts", _NOUNS, "List files of artifacts, collect garbage."),
+    ("gates", "rollforward.cli.registry.policies:gates", _NOUNS, "Evaluate a gate on versions or on past moves."),
+    (
+        "artifacts",
+        "rollforward.cli.tracking.artifacts:artifacts",
+        _NOUNS,
+        "List files of artifacts, remove unreferenced ones.",
+    ),
     ("download", "rollforward.cli.tracking.download:download", _NOUNS, "Download an artifact and verify every byte."),
     (
         "webhooks",
@@ -41,45 +46,55 @@ COMMANDS: Final = (
         _NOUNS,
         "Send every change of an alias to an HTTP endpoint.",
     ),
-    ("aliases", "rollforward.cli.registry.aliases:app", _ALIASES, "Move, look up and remove aliases, show their past."),
+    (
+        "aliases",
+        "rollforward.cli.registry.aliases:app",
+        _ALIASES,
+        "Move, look up and remove aliases, show their history.",
+    ),
     ("schedules", "rollforward.cli.registry.schedules:app", _ALIASES, "Schedule moves, list and cancel them."),
     ("rollback", "rollforward.cli.registry.rollback:rollback", _ALIASES, "Restore past assignments of aliases."),
-    ("watch", "rollforward.cli.registry.watch_aliases:watch", _ALIASES, "Follow aliases as they move."),
+    ("watch", "rollforward.cli.registry.watch_aliases:watch", _ALIASES, "Print changes of aliases as they happen."),
     ("blame", "rollforward.cli.registry.history:blame", _ALIASES, "Show why an alias points to its version."),
     (
         "diff",
         "rollforward.cli.registry.diff:diff",
         _ALIASES,
-        "Compare aliases at two points, or before and after a move.",
+        "Compare aliases at two times, or before and after a move.",
     ),
-    ("audit", "rollforward.cli.operations.audit:app", _SYSTEM, "List and export recorded events, recompute gates."),
+    (
+        "audit",
+        "rollforward.cli.operations.audit:app",
+        _SYSTEM,
+        "List and export recorded events, recompute gate results.",
+    ),
     ("deployments", "rollforward.cli.operations.system:deployments", _SYSTEM, "Show which pod serves which version."),
     ("sync", "rollforward.cli.tracking.sync:sync", _SYSTEM, "Deliver what offline or dead jobs logged."),
     (
         "rebuild",
         "rollforward.cli.operations.system:rebuild",
         _SYSTEM,
-        "Compute a read model from its log again, and compare.",
+        "Rebuild a read model from its log, and compare.",
     ),
     ("snapshot", "rollforward.cli.operations.system:snapshot", _SYSTEM, "Save a snapshot of a read model."),
     ("status", "rollforward.cli.operations.system:status", _SYSTEM, "Show the state of the logs and the read models."),
     ("version", "rollforward.cli.version:version", _SYSTEM, "Print the version of this client."),
     ("completion", "rollforward.cli.completion:completion", _SYSTEM, "Print a completion script for a shell."),
     ("up", "rollforward.cli.server_commands:up", _SERVER, "Start NATS and all services in one process."),
-    ("start", "rollforward.cli.server_commands:start", _SERVER, "Start one service on an outside NATS server."),
+    ("start", "rollforward.cli.server_commands:start", _SERVER, "Start one service with an external NATS server."),
     (
         "serve",
         "rollforward.cli.server_commands:serve",
         _SERVER,
-        "Serve the versions that aliases point to, and follow them.",
+        "Serve the versions that aliases point to, and follow their moves.",
     ),
     (
         "backup",
         "rollforward.cli.server_commands:backup",
         _SERVER,
-        "Back up the logs and artifacts, while services run.",
+        "Back up logs and artifacts while services run.",
     ),
-    ("restore", "rollforward.cli.server_commands:restore", _SERVER, "Restore a backup where nothing is yet."),
+    ("restore", "rollforward.cli.server_commands:restore", _SERVER, "Restore a backup into an empty system."),
     (
         "demo",
         "rollforward.cli.server_commands:demo",
@@ -88,15 +103,15 @@ COMMANDS: Final = (
     ),
 )
 
-HELP: Final = "Track runs, register models, move aliases, follow them, and roll back."
+HELP: Final = "Track runs, register models, move aliases, watch them, and roll back."
 
 _EPILOGUE: Final = (
     EVERYWHERE_HELP
     + """
 
-They may stand before the command or after it.
+They may come before or after the command.
 
-Exit codes: 0 done; 1 refused, failed or unreachable; 2 the command line is wrong; 130 interrupted.
+Exit codes: 0 done; 1 rejected, failed or unreachable; 2 wrong usage; 130 interrupted.
 
 """
     + examples(
@@ -107,7 +122,7 @@ Exit codes: 0 done; 1 refused, failed or unreachable; 2 the command line is wron
     )
 )
 
-# The options of every command that take a value, and those that take none.
+# The options of every command, with and without a value.
 _WITH_VALUE: Final = ("--server", "--output", "-o", "--timeout", "--epoch", "--actor")
 _WITHOUT: Final = ("--stale",)
 
@@ -115,7 +130,7 @@ _WITHOUT: Final = ("--stale",)
 def run(tokens: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
-        # Names are UTF-8 whatever this terminal can show.
+        # Names are UTF-8, and the terminal's encoding may not have all characters.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = _show_warning
@@ -136,7 +151,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _call(tokens: Sequence[str]) -> int:
-    ordered = _ordered(tokens)
+    ordered = _options_last(tokens)
     as_json = _wants_json(ordered)
     try:
         app = command_line(ordered)
@@ -144,11 +159,11 @@ def _call(tokens: Sequence[str]) -> int:
             prepare(app, ordered, epilogue=_EPILOGUE)
         result = app(ordered, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        return refuse_usage(error, as_json=as_json)
+        return report_usage_error(error, as_json=as_json)
     except BrokenPipeError:
         raise
     except Exception as error:
-        code = explain(error, as_json=as_json)
+        code = report_error(error, as_json=as_json)
         if code is None:
             raise
         return code
@@ -158,31 +173,31 @@ def _call(tokens: Sequence[str]) -> int:
 
 
 def command_line(tokens: Sequence[str]) -> App:
-    """Return the program's commands, for one command line."""
+    """Return the program's commands, for the command line in `tokens`."""
     app = App(
         name="rollforward",
         help=HELP,
         help_format="plaintext",
-        help_formatter=Flowing(),
+        help_formatter=ReflowingFormatter(),
         version=_version,
         default_parameter=Parameter(negative=()),
         suppress_keyboard_interrupt=False,
     )
     app["--help"].group = app["--version"].group = Group("Options", sort_key=8)
     for name, home, group, line in COMMANDS:
-        # The command at hand describes itself, at greater length.
+        # The requested command has a longer description of its own.
         app.command(home, name=name, group=group, help=None if name in tokens else line)
     return app
 
 
 def _version() -> str:
-    from rollforward.cli.version import version_text  # noqa: PLC0415 - only when it is asked for
+    from rollforward.cli.version import version_text  # noqa: PLC0415 - only needed for --version
 
     return version_text()
 
 
-def _ordered(tokens: Sequence[str]) -> list[str]:
-    """Return the tokens with the options that stand before the command moved behind it."""
+def _options_last(tokens: Sequence[str]) -> list[str]:
+    """Return the tokens with the options before the command moved to the end."""
     start = 0
     while start < len(tokens) and (name := tokens[start].partition("=")[0]) in {*_WITH_VALUE, *_WITHOUT}:
         start += 1 if "=" in tokens[start] or name in _WITHOUT else 2
@@ -192,7 +207,7 @@ def _ordered(tokens: Sequence[str]) -> list[str]:
 
 
 def _wants_json(tokens: Sequence[str]) -> bool:
-    """Return whether errors are printed as JSON too, also those of a command line that cannot be read."""
+    """Return whether to print errors as JSON, even if the command line is invalid."""
     given = [*tokens[: tokens.index("--")]] if "--" in tokens else [*tokens]
     pairs = [given[at : at + 2] for at in range(len(given))]
     separate = any(pair in (["-o", "json"], ["--output", "json"]) for pair in pairs)
@@ -200,12 +215,12 @@ def _wants_json(tokens: Sequence[str]) -> bool:
 
 
 def _close() -> None:
-    # A command that never connected has no gRPC loaded, and shall not load it now.
+    # Do not load gRPC after a command that never connected.
     if "rollforward._transport.default" in sys.modules:
         sys.modules["rollforward._transport.default"].close()
 
 
 def _drop_output() -> None:
-    # Whoever read the output has seen enough; at exit Python would complain about what is still in the buffer.
+    # The reader closed the pipe. Without this, Python would report the unwritten buffer at exit.
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

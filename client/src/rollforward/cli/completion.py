@@ -1,4 +1,4 @@
-"""The command that prints shell completion."""
+"""The `completion` command."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 
-def completion(
-    shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(name="SHELL", help="The shell to complete in.")], /
-) -> None:
-    """Print the script that completes commands, options and their choices in a shell.
+def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(name="SHELL", help="The shell.")], /) -> None:
+    """Print a script that completes commands, options and their values in a shell.
 
-    For the current session alone: source <(rollforward completion bash)
+    For the current session only: source <(rollforward completion bash)
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""How help looks: paragraphs as wide as the terminal, usage lines that name every argument."""
+"""The format of help: paragraphs as wide as the terminal, and usage lines with every argument."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ if TYPE_CHECKING:
     from cyclopts.help import DefaultFormatter, HelpPanel
     from rich.console import Console, ConsoleOptions
 
-# Within a paragraph; an indented line, or one after an empty line, begins a line of its own.
+# A line break within a paragraph; an indented line, or one after an empty line, starts a new line.
 _LINE_END: Final = re.compile(r"(?<=\S)\n(?=\S)")
 HELP_FLAGS: Final = ("--help", "-h")
 _EXAMPLES: Final = "\n\nExamples:\n"
 
 
-class Flowing:
-    """Help as cyclopts shows it, with its texts reflowed."""
+class ReflowingFormatter:
+    """The formatter of cyclopts, with reflowed paragraphs."""
 
     @cached_property
     def _default(self) -> DefaultFormatter:
-        # Most command lines ask for no help: they shall not load it.
+        # Loaded here, because most commands print no help.
         from cyclopts.help import DefaultFormatter  # noqa: PLC0415
 
         return DefaultFormatter()
 
     def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
-        """Show a panel."""
+        """Print a panel."""
         self._default(console, options, panel)
 
     def render_usage(self, console: Console, options: ConsoleOptions, usage: Any) -> None:
-        """Show the usage line."""
+        """Print the usage line."""
         self._default.render_usage(console, options, usage)
 
     def render_description(self, console: Console, options: ConsoleOptions, description: Any) -> None:
-        """Show what a command does."""
+        """Print a command's description."""
         text = getattr(getattr(description, "primary_renderable", None), "plain", None)
-        self._default.render_description(console, options, description if text is None else _flow(text))
+        self._default.render_description(console, options, description if text is None else _reflow(text))
 
 
 def prepare(app: App, tokens: Sequence[str], *, epilogue: str) -> None:
-    """Complete the help of the command that `tokens` name; `epilogue` is for the help of the whole program.
+    """Complete the help of the command in `tokens`; `epilogue` is for the help of the whole program.
 
-    The usage line names every argument, where cyclopts writes "[ARGS...]"; the examples of a docstring come last.
+    The usage line names every argument, in place of cyclopts' "[ARGS...]", and a docstring's examples come last.
     """
     chain, apps, _ = app.parse_commands([token for token in tokens if token not in HELP_FLAGS])
     leaf = apps[-1]
@@ -71,7 +71,7 @@ def _argument(argument: Any) -> str:
     return name if argument.required else f"[{name}]"
 
 
-def _flow(text: str) -> Any:
+def _reflow(text: str) -> Any:
     from rich.text import Text  # noqa: PLC0415 - as above
 
     return Text(_LINE_END.sub(" ", text) + "\n")

@@ -1,4 +1,4 @@
-"""Find what a command line names by a prefix of its id, or by its name."""
+"""Lookup of items by a prefix of their id, or by their name."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _PREFIX: Final = re.compile(r"[0-9a-f]{4,31}")
-# Candidates that a refusal of an ambiguous prefix lists.
+# The number of candidates in the error for an ambiguous prefix.
 _CANDIDATES: Final = 5
 
 _T = TypeVar("_T")
 
 
 def run_id(text: str) -> str:
-    """Return the id of the run that an id, a unique prefix of four digits or more, or a unique name stands for.
+    """Return the id of the run with an id, a unique prefix of an id (four digits or more), or a unique name.
 
     Raises:
         NotFound: RUN_NOT_FOUND.
@@ -31,12 +31,12 @@ def run_id(text: str) -> str:
 
 
 def run_ids(texts: Sequence[str]) -> list[str]:
-    """Return the ids of runs, each as `run_id` finds it."""
+    """Return the ids of runs, each found as by `run_id`."""
     return [run_id(text) for text in texts]
 
 
 def logged_model_id(text: str) -> str:
-    """Return the id of the logged model that an id or a unique prefix of it stands for.
+    """Return the id of the logged model with an id, or a unique prefix of an id.
 
     Raises:
         NotFound: LOGGED_MODEL_NOT_FOUND.
@@ -46,27 +46,27 @@ def logged_model_id(text: str) -> str:
     if not _PREFIX.fullmatch(bare):
         return text
     found = rf.search_logged_models(filter=f"model_id LIKE 'm-{bare}%'", lifecycle="all", limit=_CANDIDATES + 1)
-    return _only(text, found, lambda model: model.model_id) or text
+    return _unique(text, found, lambda model: model.model_id) or text
 
 
 def webhook_id(text: str) -> str:
-    """Return the id of the webhook that an id or a unique prefix of it stands for."""
+    """Return the id of the webhook with an id, or a unique prefix of an id."""
     if not _PREFIX.fullmatch(text):
         return text
     found = [hook for hook in rf.list_webhooks() if hook.webhook_id.startswith(text)]
-    return _only(text, found, lambda hook: hook.webhook_id) or text
+    return _unique(text, found, lambda hook: hook.webhook_id) or text
 
 
 def schedule_id(model: str, text: str) -> str:
-    """Return the id of a model's schedule that an id or a unique prefix of it stands for."""
+    """Return the id of a model's schedule with an id, or a unique prefix of an id."""
     if not _PREFIX.fullmatch(text):
         return text
     found = [one for one in rf.list_schedules(model) if one.schedule_id.startswith(text)]
-    return _only(text, found, lambda one: one.schedule_id) or text
+    return _unique(text, found, lambda one: one.schedule_id) or text
 
 
 def experiment_named(text: str) -> v1.Experiment:
-    """Return the experiment of a name, of "id:NUMBER", or of a number that is no experiment's name.
+    """Return the experiment with a name, with "id:NUMBER", or with a number that is no experiment's name.
 
     Raises:
         NotFound: EXPERIMENT_NOT_FOUND.
@@ -83,19 +83,19 @@ def experiment_named(text: str) -> v1.Experiment:
 
 def experiment_names(experiment_ids: Sequence[str]) -> dict[str, str]:
     """Return the names of experiments by their ids."""
-    wanted = sorted(set(experiment_ids))
-    if not wanted:
+    unique_ids = sorted(set(experiment_ids))
+    if not unique_ids:
         return {}
-    listed = ", ".join(f"'{one}'" for one in wanted)
-    found = rf.list_experiments(filter=f"experiment_id IN ({listed})", lifecycle="all")
-    return {one.experiment_id: one.name for one in found}
+    quoted = ", ".join(f"'{experiment_id}'" for experiment_id in unique_ids)
+    experiments = rf.list_experiments(filter=f"experiment_id IN ({quoted})", lifecycle="all")
+    return {experiment.experiment_id: experiment.name for experiment in experiments}
 
 
-def _only(text: str, found: Sequence[_T], id_of: Callable[[_T], str]) -> str | None:
+def _unique(text: str, found: Sequence[_T], id_of: Callable[[_T], str]) -> str | None:
     ids = [id_of(one) for one in found]
     if len(ids) > 1:
         shown = ", ".join(ids[:_CANDIDATES])
         raise rf.InvalidRequest(
-            "AMBIGUOUS_ID", f"{text!r} stands for several: {shown}; use a longer prefix", {"candidates": shown}
+            "AMBIGUOUS_ID", f"ambiguous id {text!r}: it matches {shown}. Use a longer prefix", {"candidates": shown}
         )
     return ids[0] if ids else None

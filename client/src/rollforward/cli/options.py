@@ -1,4 +1,4 @@
-"""Options that commands share: where the services are, who acts, and how results are printed."""
+"""Shared options: the services' address, the actor, the output format, and common arguments."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 EVERYWHERE: Final = Group("Options of every command", sort_key=9)
 
-# The options of every command, for the help of the whole program.
+# For the help of the whole program.
 EVERYWHERE_HELP: Final = """\
 Options of every command:
 
     --server ADDRESS     HOST:PORT, or service=HOST:PORT,...; default ROLLFORWARD_URI, else localhost:50051.
-    -o, --output FORMAT  table, wide (all columns, nothing cut) or json.
+    -o, --output FORMAT  table, wide (all columns, uncut) or json.
     --timeout SECONDS    For each call, with its retries; default 10.
     --stale              Do not wait for the latest events: results may lag by up to 0.2 s.
     --epoch N            The epoch that revisions were read in; see `rollforward status`.
-    --actor NAME         Who makes a change; default ROLLFORWARD_ACTOR, else the user of this machine."""
+    --actor NAME         Who makes the change; default ROLLFORWARD_ACTOR, else the operating system's user."""
 
 
 @Parameter(name="*", group=EVERYWHERE)
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """The options of every command."""
+class ReadOptions:
+    """The options of commands that only read."""
 
     server: Annotated[
         str | None,
@@ -50,7 +50,7 @@ class Reading:
     ] = None
     output: Annotated[
         Literal["table", "wide", "json"],
-        Parameter(name=("--output", "-o"), metavar="FORMAT", help="wide: all columns, nothing cut."),
+        Parameter(name=("--output", "-o"), metavar="FORMAT", help="table, wide (all columns, uncut) or json."),
     ] = "table"
     timeout: Annotated[float, Parameter(metavar="SECONDS", help="For each call, with its retries.")] = 10.0
     stale: Annotated[
@@ -63,7 +63,7 @@ class Reading:
     ] = False
 
     def connect(self) -> Client:
-        """Create the client that the SDK's functions use from now on."""
+        """Create the client for the SDK's functions."""
         from rollforward.client import connect  # noqa: PLC0415 - gRPC is slow to load, and help needs none
 
         return connect(self.server, actor=self._actor, timeout=self.timeout, read_at_head=not self.stale)
@@ -79,11 +79,11 @@ class Reading:
 
     @property
     def wide(self) -> bool:
-        """Return whether tables have all columns, and nothing in them is cut."""
+        """Return whether tables have all columns, uncut."""
         return self.output == "wide"
 
     def show(self, result: Message | Sequence[Any] | Mapping[str, Any], table: Callable[[], RenderableType]) -> None:
-        """Print a result: its messages, tuples and values as JSON, or the table."""
+        """Print a result as JSON, or as the table."""
         from rollforward.cli.output.tables import print_json, print_table  # noqa: PLC0415
 
         if self.json:
@@ -94,13 +94,15 @@ class Reading:
 
 @Parameter(name="*", group=EVERYWHERE)
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options(Reading):
-    """The options of every command to which it matters who acts."""
+class Options(ReadOptions):
+    """The options of every other command."""
 
     actor: Annotated[
         str | None,
         Parameter(
-            env_var="ROLLFORWARD_ACTOR", metavar="NAME", help="Who makes a change; default the user of this machine."
+            env_var="ROLLFORWARD_ACTOR",
+            metavar="NAME",
+            help="Who makes the change; default the operating system's user.",
         ),
     ] = None
     epoch: Annotated[
@@ -112,8 +114,8 @@ class Options(Reading):
     ] = None
 
     def connect(self) -> Client:
-        """Create the client that the SDK's functions use from now on."""
-        client = Reading.connect(self)
+        """Create the client for the SDK's functions."""
+        client = ReadOptions.connect(self)
         if self.epoch:
             client.assume_epoch(self.epoch)
         return client
@@ -125,18 +127,20 @@ class Options(Reading):
 
 @Parameter(name="*", group=EVERYWHERE)
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivering(Reading):
-    """The options of every command, without ROLLFORWARD_URI: that variable is for new runs."""
+class SyncOptions(ReadOptions):
+    """The options of `sync`, which ignores ROLLFORWARD_URI: that variable is for new runs."""
 
     server: Annotated[
         str | None,
-        Parameter(metavar="ADDRESS", help="HOST:PORT, or service=HOST:PORT,...; default where each job sent to."),
+        Parameter(
+            metavar="ADDRESS", help="HOST:PORT, or service=HOST:PORT,...; default the address that each job used."
+        ),
     ] = None
 
 
 DEFAULTS: Final = Options()
-READING: Final = Reading()
-DELIVERING: Final = Delivering()
+READ_DEFAULTS: Final = ReadOptions()
+SYNC_DEFAULTS: Final = SyncOptions()
 
 _VERSION: Final = re.compile(r"v?([1-9][0-9]{0,9})", re.ASCII)
 
@@ -162,7 +166,7 @@ def _time(_hint: type, tokens: Sequence[Token]) -> str:
 
 
 def future_time(_hint: type, tokens: Sequence[Token]) -> str:
-    """Read a time to come, of which a duration says how far off it is."""
+    """Read a time; a duration counts from now into the future."""
     return read_time(tokens[0].value, future=True)
 
 
@@ -192,9 +196,13 @@ At = Annotated[
 PointOption = Annotated[str | None, Parameter(metavar="POINT", converter=_point)]
 Since = Annotated[
     str | None,
-    Parameter(metavar="TIME", converter=_time, help="Only from then on: 2026-11-03T14:00Z, 2026-11-03, 2h, yesterday."),
+    Parameter(
+        metavar="TIME",
+        converter=_time,
+        help="Only at this time or later: 2026-11-03T14:00Z, 2026-11-03, 2h, yesterday.",
+    ),
 ]
-Until = Annotated[str | None, Parameter(metavar="TIME", converter=_time, help="Only before then.")]
+Until = Annotated[str | None, Parameter(metavar="TIME", converter=_time, help="Only before this time.")]
 Filter = Annotated[
     str,
     Parameter(
@@ -205,24 +213,24 @@ Filter = Annotated[
     ),
 ]
 OrderBy = Annotated[str, Parameter(metavar="FIELD", help='Such as "updated_at DESC".', show_default=False)]
-Deleted = Annotated[bool, Parameter(name="--all", negative="", show_default=False, help="Include deleted ones.")]
+Deleted = Annotated[bool, Parameter(name="--all", negative="", show_default=False, help="Include deleted items.")]
 Description = Annotated[str, Parameter(metavar="TEXT", help="The description.", show_default=False)]
 Cause = Annotated[
     str, Parameter(metavar="CAUSE", help="One of request, rollback, schedule, expiry.", show_default=False)
 ]
-ActorFilter = Annotated[str, Parameter(name="--actor", metavar="NAME", help="Who made it.", show_default=False)]
+ActorFilter = Annotated[str, Parameter(name="--actor", metavar="NAME", help="Who made the change.", show_default=False)]
 ModelPattern = Annotated[
     str, Parameter(name="--model", metavar="PATTERN", help="Models: a name, or a pattern with * and ?.")
 ]
 AliasPattern = Annotated[
     str, Parameter(name="--alias", metavar="PATTERN", help="Aliases: a name, or a pattern with * and ?.")
 ]
-Reason = Annotated[str, Parameter(metavar="TEXT", help="Why; it stays in the history.", show_default=False)]
+Reason = Annotated[str, Parameter(metavar="TEXT", help="Why; recorded in the history.", show_default=False)]
 ExpectedRevision = Annotated[
     int | None,
-    Parameter(metavar="REVISION", help="Refuse unless the alias is at this revision; 0: unless it is not set."),
+    Parameter(metavar="REVISION", help="Fail unless the alias is at this revision; 0 means that it is not set."),
 ]
-RequestId = Annotated[str | None, Parameter(metavar="ID", help="Makes a repetition of the same command harmless.")]
+RequestId = Annotated[str | None, Parameter(metavar="ID", help="An id to repeat the same command safely.")]
 Keys = Annotated[str, Parameter(name="KEY", required=True, help="One or more.")]
 Pairs = Annotated[str, Parameter(name="KEY=VALUE", required=True, help="One or more.")]
 Tags = Annotated[
@@ -234,13 +242,13 @@ NewText = Annotated[str, Parameter(name="TEXT", help="The new description.")]
 Limit = Annotated[int, Parameter(metavar="N", validator=Number(gte=1), help="Maximum number of results.")]
 
 
-def flag(help: str, *, name: str | None = None) -> Parameter:  # noqa: A002 - the parameter's own word
-    """Return the parameter of an option that is given or not."""
+def flag(help: str, *, name: str | None = None) -> Parameter:  # noqa: A002 - the name of cyclopts' parameter
+    """Return the parameter of an option without a value."""
     return Parameter(name=name, negative="", show_default=False, help=help)
 
 
 def read_pairs(texts: Sequence[str]) -> dict[str, str]:
-    """Return the tags that KEY=VALUE texts name.
+    """Parse KEY=VALUE texts.
 
     Raises:
         UsageError: See the message.
@@ -253,5 +261,5 @@ def read_pairs(texts: Sequence[str]) -> dict[str, str]:
 
 
 def examples(*lines: str) -> str:
-    """Return the closing part of a command's help."""
+    """Return examples for the end of a command's help."""
     return "Examples:\n\n" + "\n".join(f"    rollforward {line}" for line in lines)

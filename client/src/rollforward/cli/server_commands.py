@@ -1,4 +1,4 @@
-"""Find the commands that the server distribution brings, if it is installed: the client never imports it."""
+"""The commands of the server distribution, if it is installed; the client never imports it directly."""
 
 from importlib.metadata import entry_points
 from typing import Any, Final
@@ -14,5 +14,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = entry_points(group=GROUP, name=name)
     if not found:
-        raise UsageError(f"`rollforward {name}` comes with the server: pip install 'rollforward-server[sklearn]'")
+        raise UsageError(f"`rollforward {name}` requires the server: pip install 'rollforward-server[sklearn]'")
     return next(iter(found)).load()

@@ -1,4 +1,4 @@
-"""Near names for what was not found: "did you mean ...?"."""
+"""Suggestions of similar names when a name is not found."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LISTED: Final = 1000
 
 
 def near_names(error: RollforwardError) -> list[str]:
-    """Return names like the one that was not found, the nearest first; none where nothing is like it."""
+    """Return names similar to the one that was not found, the most similar first."""
     if error.reason not in _LOOKUPS:
         return []
     key, lookup = _LOOKUPS[error.reason]
@@ -27,7 +27,7 @@ def near_names(error: RollforwardError) -> list[str]:
     try:
         names = list(lookup(error.metadata))
     except RollforwardError:
-        # The refusal is reported either way; a suggestion is an extra.
+        # The original error is reported anyway, without suggestions.
         return []
     folded = {name.casefold(): name for name in names if name != wanted}
     near = difflib.get_close_matches(wanted.casefold(), folded, _SUGGESTIONS, _CUTOFF)
@@ -70,7 +70,7 @@ def _logs(_metadata: Mapping[str, str]) -> Iterable[str]:
     return (log.name for log in rf.status().logs)
 
 
-# By reason, under which key of the metadata the name stands, and where the names that exist come from.
+# By reason, the metadata key of the name that was not found, and a function that lists existing names.
 _LOOKUPS: Final[Mapping[str, tuple[str, Callable[[Mapping[str, str]], Iterable[str]]]]] = {
     "MODEL_NOT_FOUND": ("model", _models),
     "ALIAS_NOT_FOUND": ("alias", _aliases),

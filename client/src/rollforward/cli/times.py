@@ -1,4 +1,4 @@
-"""Times as people type them: RFC 3339, a date, a duration, "yesterday", or milliseconds since 1970."""
+"""Parsers of times: RFC 3339, a date, a duration, "yesterday", or milliseconds since 1970."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def read_time(text: str, *, future: bool = False, now: datetime | None = None) -> str:
-    """Return the RFC 3339 text of a time that a command line names.
+    """Return a time as RFC 3339.
 
-    A time or date without a zone is in the zone of this machine; a date is its first moment. A duration such as "2h" or
-    "1d12h" lies before now, or after now with `future`; "2h ago" and "in 2h" say so themselves. What is none of these
-    is returned as it is, for the SDK to read or refuse.
+    A time or date without a zone is in this machine's zone; a date means its start. A duration such as "2h" or "1d12h"
+    is before now, or after now with `future`; "2h ago" and "in 2h" are explicit. Any other text is returned unchanged,
+    for the SDK to parse or reject.
     """
     moment = _moment(text.strip(), future, now or datetime.now(UTC))
     return text.strip() if moment is None else _rfc3339(moment)
 
 
 def read_point(text: str) -> str:
-    """Return a revision as it is, or a time as `read_time` does."""
+    """Return a revision unchanged, or a time as `read_time` does."""
     return text if text.isascii() and text.isdigit() else read_time(text)
 
 
 def read_duration(text: str) -> timedelta | None:
-    """Return the span that "90s", "1d12h" or "2w" names; None for another text, and for one beyond all calendars."""
+    """Parse a duration such as "90s", "1d12h" or "2w"; return None if it is invalid or out of range."""
     if not _DURATION.fullmatch(text):
         return None
     try:
@@ -69,7 +69,7 @@ def _relative(text: str, future: bool, now: datetime) -> datetime | None:
 
 
 def _midnight(moment: datetime) -> datetime:
-    # The zone's offset may change within a day: it is read again for the day's first moment.
+    # The zone's offset may change within a day, so compute it again for midnight.
     return moment.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None).astimezone()
 
 

@@ -1,4 +1,4 @@
-"""The command that prints the client's version, without loading more than that takes."""
+"""The `version` command, which loads no other modules."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from rollforward import v1
-from rollforward.cli.output.documents import document, milliseconds, plain, plain_run, word
+from rollforward.cli.output.documents import document, enum_name, milliseconds, plain, plain_run
 
 TIME = Timestamp(seconds=1_764_511_200, nanos=500_000_000)
 
@@ -32,13 +32,13 @@ def test_a_status_is_a_lower_case_word(message: Message, status: str | None) -> 
 @pytest.mark.parametrize("enum", [v1.RunStatus, v1.VersionStatus, v1.PodState, v1.WebhookState, v1.AliasCause])
 def test_every_word_is_bare(enum: type) -> None:
     descriptor = enum.DESCRIPTOR  # type: ignore[attr-defined]
-    words = [word(descriptor, number) for number in descriptor.values_by_number]
+    words = [enum_name(descriptor, number) for number in descriptor.values_by_number]
     assert words[0] is None
     assert all(found and found.islower() and "_" not in found for found in words[1:]), words
 
 
 def test_a_value_of_a_newer_server_is_its_number() -> None:
-    assert word(v1.RunStatus.DESCRIPTOR, 99) == "99"
+    assert enum_name(v1.RunStatus.DESCRIPTOR, 99) == "99"
 
 
 def test_times_are_rfc_3339_and_end_in_at() -> None:

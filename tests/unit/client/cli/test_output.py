@@ -11,7 +11,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from rollforward.cli.output.tables import grid, lasting, print_table, short_id
+from rollforward.cli.output.tables import duration_text, grid, print_table, short_id
 
 
 def printed(
@@ -64,4 +64,4 @@ def test_an_id_is_short_in_a_table() -> None:
     ("seconds", "text"), [(0.25, "0.2s"), (59.94, "59.9s"), (61, "1m 1s"), (7200, "2h"), (200_000, "2d 7h")]
 )
 def test_a_duration_has_units(seconds: float, text: str) -> None:
-    assert lasting(timedelta(seconds=seconds)) == text
+    assert duration_text(timedelta(seconds=seconds)) == text

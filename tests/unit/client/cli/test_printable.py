@@ -15,7 +15,7 @@ from rollforward._artifacts.portable_names import check_writable, windows_fault
 from rollforward._printable import csv_cell, printable, printable_json
 from rollforward.cli.operations.event_export import write_csv, write_jsonl
 from rollforward.cli.output.documents import dumps
-from rollforward.cli.output.failures import say
+from rollforward.cli.output.failures import print_error
 from rollforward.errors import InvalidRequest
 
 WILD = "a\rb\x1b[31m\u202e\u2066\u200bc\x7f\x9b\ue000\U000e0001"
@@ -63,7 +63,7 @@ def test_a_plain_cell_stays_as_it_is(text: str) -> None:
 
 
 def test_an_error_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    say(f"WRONG_REVISION: moved by {WILD}")
+    print_error(f"WRONG_REVISION: moved by {WILD}")
     written = capsys.readouterr().err
     assert written.removesuffix("\n").isprintable()
 

@@ -1,1 +1,1 @@
-"""Commands about the running system: status, read models, audit and webhooks."""
+"""Commands for the running system: status, read models, audit and webhooks."""

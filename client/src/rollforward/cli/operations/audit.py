@@ -1,4 +1,4 @@
-"""The commands about recorded events: list them, export them, recompute gates."""
+"""The `audit` commands: list and export recorded events, recompute gate results."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from cyclopts.validators import Number
 import rollforward as rf
 from rollforward._printable import printable
 from rollforward.cli.operations.event_export import WRITERS
-from rollforward.cli.options import READING, ActorFilter, Cause, Limit, Reading, Since, Until, examples
-from rollforward.cli.output.failures import REFUSED
+from rollforward.cli.options import READ_DEFAULTS, ActorFilter, Cause, Limit, ReadOptions, Since, Until, examples
+from rollforward.cli.output.failures import EXIT_FAILURE
 from rollforward.cli.output.progress import bar
 from rollforward.cli.output.tables import grid, moment, print_json
 from rollforward.cli.registry.evidence import verdict
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
     from rollforward import v1
 
-app: Final = App(name="audit", help="List and export recorded events, recompute gates.")
+app: Final = App(name="audit", help="List and export recorded events, recompute gate results.")
 
-# A bar that moves with every event would cost more than the events.
+# Updating the progress bar for every event would take longer than reading the events.
 _EVENTS_PER_STEP = 100
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Where:
-    """Conditions on events; all that are given must hold."""
+class EventFilter:
+    """Conditions on events, which must all be met."""
 
     log: Annotated[
         str, Parameter(metavar="LOG", help="tracking, registry, serving or webhooks.", show_default=False)
@@ -47,24 +47,27 @@ class Where:
     type: Annotated[str, Parameter(metavar="TYPE", help="Such as AliasMoved.", show_default=False)] = ""
     stream: Annotated[str, Parameter(metavar="STREAM", help="Such as model/fraud-detector.", show_default=False)] = ""
     model: Annotated[
-        str, Parameter(metavar="MODEL", help="About this model, by its name or a former one.", show_default=False)
+        str,
+        Parameter(
+            metavar="MODEL", help="Only events of this model, by its current or a former name.", show_default=False
+        ),
     ] = ""
-    alias: Annotated[str, Parameter(metavar="ALIAS", help="About this alias.", show_default=False)] = ""
+    alias: Annotated[str, Parameter(metavar="ALIAS", help="Only events of this alias.", show_default=False)] = ""
     cause: Cause = ""
     actor: ActorFilter = ""
     request_id: Annotated[str, Parameter(metavar="ID", help="The id of the request.", show_default=False)] = ""
-    correlation_id: Annotated[
-        str, Parameter(metavar="ID", help="The correlation id of the connection.", show_default=False)
-    ] = ""
+    correlation_id: Annotated[str, Parameter(metavar="ID", help="The client's correlation id.", show_default=False)] = (
+        ""
+    )
     since: Since = None
     until: Until = None
 
     def conditions(self) -> rf.Conditions:
-        """Return them as the SDK takes them."""
+        """Return the conditions as arguments of the SDK."""
         return cast("rf.Conditions", asdict(self))
 
 
-ANY: Final = Where()
+ANY_EVENT: Final = EventFilter()
 
 
 @app.command(
@@ -75,8 +78,8 @@ ANY: Final = Where()
         "audit list --stream model/fraud-detector -o json",
     ),
 )
-def list_events(*, where: Where = ANY, limit: Limit = 100, options: Reading = READING) -> None:
-    """List recorded events, newest first; -o json includes what they say."""
+def list_events(*, where: EventFilter = ANY_EVENT, limit: Limit = 100, options: ReadOptions = READ_DEFAULTS) -> None:
+    """List recorded events, newest first; -o json includes their data."""
     options.connect()
     found = rf.list_events(limit=limit, **where.conditions())
     options.show(found, lambda: _events(found))
@@ -90,26 +93,26 @@ def list_events(*, where: Where = ANY, limit: Limit = 100, options: Reading = RE
 )
 def export(
     *,
-    where: Where = ANY,
+    where: EventFilter = ANY_EVENT,
     format: Annotated[  # noqa: A002 - the option's name
         Literal["jsonl", "csv"],
-        Parameter(metavar="FORMAT", help="CloudEvents 1.0, one a line; or a table with a header."),
+        Parameter(metavar="FORMAT", help="jsonl: a CloudEvents 1.0 object per line; csv: a table with a header."),
     ] = "jsonl",
     file: Annotated[
-        Path | None, Parameter(metavar="FILE", help="Where to write; it appears when it is complete.")
+        Path | None, Parameter(metavar="FILE", help="The file to write; it is created only when complete.")
     ] = None,
-    options: Reading = READING,
+    options: ReadOptions = READ_DEFAULTS,
 ) -> None:
     """Export recorded events, log by log, oldest first."""
     options.connect()
     events = rf.export_events(**where.conditions())
     if file is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            # An export is data, not text for this terminal.
+            # Data is UTF-8, whatever the terminal's encoding.
             sys.stdout.reconfigure(encoding="utf-8")
         WRITERS[format](events, sys.stdout)
         return
-    with bar(f"export to {file}") as advance, _appearing(file) as out:
+    with bar(f"export to {file}") as advance, _atomic_file(file) as out:
         counted = _Counted(events, advance)
         WRITERS[format](counted, out)
     if options.json:
@@ -129,19 +132,19 @@ def recompute(
             metavar="POSITION", validator=Number(gte=0), help="Only events after this position of the registry log."
         ),
     ] = 0,
-    options: Reading = READING,
+    options: ReadOptions = READ_DEFAULTS,
 ) -> int:
-    """Recompute every recorded gate decision from its evidence; exit with 1 if one does not follow."""
+    """Recompute every recorded gate result from its evidence; exit with 1 if one differs."""
     options.connect()
     found = rf.check_evidence(after=after)
-    options.show(found, lambda: _unfounded(found))
-    return REFUSED if found.unfounded else 0
+    options.show(found, lambda: _wrong_results(found))
+    return EXIT_FAILURE if found.unfounded else 0
 
 
-def _unfounded(found: v1.CheckEvidenceResponse) -> RenderableType:
-    looked = f"{found.evidence} decisions of gates in {found.events} events, up to position {found.position}"
+def _wrong_results(found: v1.CheckEvidenceResponse) -> RenderableType:
     if not found.unfounded:
-        return f"{looked}: each follows from its evidence"
+        scope = f"{found.evidence} gate results in {found.events} events, up to position {found.position}"
+        return f"{scope}: all match their evidence"
     rows = [
         (
             str(one.position),
@@ -157,7 +160,7 @@ def _unfounded(found: v1.CheckEvidenceResponse) -> RenderableType:
 
 
 class _Counted:
-    """Events that report how many of them were read."""
+    """An iterable over events that reports how many were read."""
 
     def __init__(self, events: Iterable[v1.RecordedEvent], advance: Callable[[int, int | None], None]) -> None:
         self.count = 0
@@ -173,15 +176,15 @@ class _Counted:
 
 
 @contextlib.contextmanager
-def _appearing(file: Path) -> Iterator[TextIO]:
-    """Open a new file that takes its place when it is complete, and not at all otherwise."""
+def _atomic_file(file: Path) -> Iterator[TextIO]:
+    """Open a temporary file, which replaces `file` only if it is written completely."""
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        # Webhooks' URLs stand in it, and they may hold tokens.
+        # Private, because webhook URLs in the events may contain tokens.
         private = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         out = os.fdopen(private, "w", encoding="utf-8", newline="")
     except OSError as error:
-        # The partial file's name means nothing to whoever asked for an export.
+        # Name the requested file, not the temporary one.
         raise type(error)(error.errno, error.strerror, str(file)) from error
     try:
         with out:

@@ -1,4 +1,4 @@
-"""Recorded events as JSON Lines of CloudEvents, and as CSV."""
+"""The export of recorded events as JSON Lines of CloudEvents, and as CSV."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _COLUMNS: Final = (
 
 
 def write_jsonl(events: Iterable[v1.RecordedEvent], out: TextIO) -> None:
-    """Write a CloudEvent in structured JSON mode on each line."""
+    """Write a line for each event: a CloudEvent in structured JSON mode."""
     out.writelines(_json(to_cloudevent(event)) + "\n" for event in events)
 
 
 def write_csv(events: Iterable[v1.RecordedEvent], out: TextIO) -> None:
     """Write a header, then a line for each event; `data` is JSON.
 
-    What a spreadsheet would take for a formula has an apostrophe in front, and characters that do not print, such as
-    carriage returns and directional overrides, are escapes: JSON Lines have every text as it is.
+    An apostrophe is added in front of text that looks like a spreadsheet formula, and unprintable characters, such as
+    carriage returns and directional overrides, are escaped. For unchanged text, use JSON Lines.
     """
     lines = csv.writer(out)
     lines.writerow(_COLUMNS)

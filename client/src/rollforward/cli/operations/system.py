@@ -1,4 +1,4 @@
-"""The commands about the running system: deployments, read models, status."""
+"""The commands `deployments`, `rebuild`, `snapshot` and `status`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from cyclopts import App, Parameter
 from rich.console import Group
 
 import rollforward as rf
-from rollforward.cli.options import DEFAULTS, READING, AnyModel, Options, Reading, examples, flag
+from rollforward.cli.options import DEFAULTS, READ_DEFAULTS, AnyModel, Options, ReadOptions, examples, flag
 from rollforward.cli.output.progress import bar
-from rollforward.cli.output.tables import grid, moment, pairs, version_of, word
+from rollforward.cli.output.tables import enum_name, grid, moment, pairs, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,22 +27,22 @@ def list_deployments(
     model: AnyModel = "",
     /,
     *,
-    all_pods: Annotated[bool, flag("Include pods that stopped.", name="--all")] = False,
-    options: Reading = READING,
+    all_pods: Annotated[bool, flag("Include stopped pods.", name="--all")] = False,
+    options: ReadOptions = READ_DEFAULTS,
 ) -> None:
-    """List every alias that a pod follows, its version, and what each pod serves."""
+    """List the aliases that pods follow, their versions, and what each pod serves."""
     options.connect()
     found = rf.deployments(model, include_stopped=all_pods)
     options.show(found, lambda: _deployments(found))
 
 
 def rebuild(
-    projection: Annotated[str, Parameter(name="READ-MODEL", help="Its name, as `rollforward status` shows it.")],
+    projection: Annotated[str, Parameter(name="READ-MODEL", help="A name from `rollforward status`.")],
     /,
     *,
     options: Options = DEFAULTS,
 ) -> None:
-    """Compute a read model from its log again, and switch to it when both are equal.
+    """Rebuild a read model from its log, and switch to it if it equals the live one.
 
     Examples:
 
@@ -57,12 +57,12 @@ def rebuild(
 
 
 def snapshot(
-    projection: Annotated[str, Parameter(name="READ-MODEL", help="Its name, as `rollforward status` shows it.")],
+    projection: Annotated[str, Parameter(name="READ-MODEL", help="A name from `rollforward status`.")],
     /,
     *,
     options: Options = DEFAULTS,
 ) -> None:
-    """Save a snapshot of a read model in the artifact store; a start without rows begins with it.
+    """Save a snapshot of a read model in the artifact store, for later starts without rows.
 
     Examples:
 
@@ -78,7 +78,7 @@ def snapshot(
 
 
 def status(*, options: Options = DEFAULTS) -> None:
-    """Show the state of the system: its logs and its read models.
+    """Show the state of the system, its logs and its read models.
 
     Examples:
 
@@ -95,7 +95,7 @@ def _deployments(found: Sequence[v1.Deployment]) -> RenderableType:
     for one in found:
         wanted = (f"{one.desired.target.model}@{one.desired.target.alias}", version_of(one.desired.version))
         for pod in one.pods:
-            state = word(rf.v1.PodState.DESCRIPTOR, pod.state) or "-"
+            state = enum_name(rf.v1.PodState.DESCRIPTOR, pod.state) or "-"
             served = (version_of(pod.version), str(pod.revision))
             rows.append((*wanted, *served, state, pod.endpoint, moment(pod.updated_at), pod.error))
     headers = ("ALIAS", "DESIRED", "SERVES", "REVISION>", "STATE", "ENDPOINT", "UPDATED", "ERROR")

@@ -1,11 +1,11 @@
-"""The tables of endpoints, and what JSON shows of them."""
+"""Tables and JSON of webhooks."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import rollforward as rf
-from rollforward.cli.output.tables import grid, moment, pairs, plain, short_id, word
+from rollforward.cli.output.tables import enum_name, grid, moment, pairs, plain, short_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def plain_webhook(webhook: v1.Webhook) -> dict[str, Any]:
-    """Return an endpoint as JSON shows it."""
+    """Return an endpoint as JSON."""
     fields = plain(webhook)
     return {"webhook_id": fields.pop("webhook_id"), **fields.pop("settings"), **fields}
 
 
 def plain_delivery(delivery: v1.WebhookDelivery) -> dict[str, Any]:
-    """Return a step of an endpoint's cursor as JSON shows it."""
+    """Return a step of an endpoint's cursor as JSON."""
     kind = delivery.WhichOneof("step")
     fields = plain(delivery)
     step = fields.pop(kind) if kind else {}
@@ -46,9 +46,9 @@ def webhooks_table(found: Sequence[v1.Webhook], *, wide: bool) -> RenderableType
 
 
 def webhook_details(webhook: v1.Webhook, secret: str = "") -> RenderableType:
-    """Return the settings and the state of an endpoint, with its secret where that is shown."""
+    """Return the settings and state of an endpoint, and its secret if given."""
     settings, error = webhook.settings, webhook.trouble
-    kinds = [word(rf.v1.WebhookChangeKind.DESCRIPTOR, kind) or "" for kind in settings.changes]
+    kinds = [enum_name(rf.v1.WebhookChangeKind.DESCRIPTOR, kind) or "" for kind in settings.changes]
     shown = {"id": webhook.webhook_id, "url": settings.url, "state": _state(webhook), "cursor": str(webhook.cursor)}
     shown |= {"model": settings.model, "alias": settings.alias, "changes": ", ".join(kinds)}
     shown |= {"description": settings.description, "created": moment(webhook.created_at), "actor": webhook.actor}
@@ -61,7 +61,7 @@ def webhook_details(webhook: v1.Webhook, secret: str = "") -> RenderableType:
 
 
 def _state(one: v1.Webhook) -> str:
-    return word(rf.v1.WebhookState.DESCRIPTOR, one.state) or "-"
+    return enum_name(rf.v1.WebhookState.DESCRIPTOR, one.state) or "-"
 
 
 def test_result_table(result: v1.TestWebhookResponse) -> RenderableType:

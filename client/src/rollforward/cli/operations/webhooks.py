@@ -1,4 +1,4 @@
-"""The commands about webhooks: endpoints that receive every change of an alias."""
+"""The `webhooks` commands."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ app: Final = App(
 )
 
 Id = Annotated[str, Parameter(name="ID", help="The webhook's id, or a unique prefix of it.")]
-Url = Annotated[str, Parameter(name="URL", help="Where requests are sent: http or https.")]
+Url = Annotated[str, Parameter(name="URL", help="The URL to send requests to: http or https.")]
 Changes = Annotated[
     tuple[Literal["moved", "removed"], ...],
     Parameter(
@@ -118,7 +118,7 @@ def update(
     webhook: Id,
     /,
     *,
-    url: Annotated[str | None, Parameter(metavar="URL", help="Where requests are sent.")] = None,
+    url: Annotated[str | None, Parameter(metavar="URL", help="The URL to send requests to.")] = None,
     model: Annotated[str | None, Parameter(metavar="PATTERN", help="Models: a name or a pattern.")] = None,
     alias: Annotated[str | None, Parameter(metavar="PATTERN", help="Aliases: a name or a pattern.")] = None,
     change: Changes = (),
@@ -127,7 +127,7 @@ def update(
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Change a webhook's settings; those not given stay as they are."""
+    """Change settings of a webhook; those not given stay."""
     options.connect()
     changed = webhooks.update_webhook(
         webhook_id(webhook),
@@ -158,7 +158,7 @@ def rotate(
     *,
     overlap: Annotated[
         int | None,
-        Parameter(metavar="SECONDS", help="How long requests are signed with the old secret too; default 24 hours."),
+        Parameter(metavar="SECONDS", help="How long requests are also signed with the old secret; default 24 hours."),
     ] = None,
     reason: Reason = "",
     request_id: RequestId = None,
@@ -175,7 +175,7 @@ def rotate(
 
 @app.command(name="test", help_epilogue=examples("webhooks test 5d3c0a1b"))
 def try_endpoint(webhook: Id, /, *, options: Options = DEFAULTS) -> int:
-    """Send one signed test request; exit with 1 when the endpoint does not accept it."""
+    """Send one signed test request; exit with 1 if the endpoint does not accept it."""
     options.connect()
     result = webhooks.try_webhook(webhook_id(webhook))
     options.show(result, lambda: test_result_table(result))
@@ -189,14 +189,12 @@ def resume(
     webhook: Id,
     /,
     *,
-    skip: Annotated[
-        int | None, Parameter(metavar="REVISION", help="Do not send the changes up to this revision.")
-    ] = None,
+    skip: Annotated[int | None, Parameter(metavar="REVISION", help="Skip the changes up to this revision.")] = None,
     reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Retry at once: a paused webhook, or one that waits for its next attempt."""
+    """Retry at once: resume a disabled webhook, or one that waits for its next attempt."""
     options.connect()
     found = webhooks.resume_webhook(webhook_id(webhook), skip_revision=skip, reason=reason, request_id=request_id)
     options.show(plain_webhook(found), lambda: webhook_details(found))
@@ -209,13 +207,15 @@ def replay(
     *,
     after: Annotated[
         int,
-        Parameter(metavar="REVISION", validator=Number(gte=0), help="Every change after this revision; 0 for all."),
+        Parameter(
+            metavar="REVISION", validator=Number(gte=0), help="Send every change after this revision; 0 for all."
+        ),
     ],
     reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Send every change after a revision again, in order and with their old ids."""
+    """Send every change after a revision again, in order and with the same ids."""
     options.connect()
     found = webhooks.replay_webhook(webhook_id(webhook), after, reason=reason, request_id=request_id)
     options.show(plain_webhook(found), lambda: webhook_details(found))
@@ -223,7 +223,7 @@ def replay(
 
 @app.command(help_epilogue=examples("webhooks deliveries 5d3c0a1b", "webhooks deliveries 5d3c0a1b --limit 10 -o json"))
 def deliveries(webhook: Id, /, *, limit: Limit = 20, options: Options = DEFAULTS) -> None:
-    """List what was delivered to a webhook, and its pauses and replays, newest first."""
+    """List a webhook's deliveries, failures, resumptions and replays, newest first."""
     options.connect()
     found = webhooks.webhook_deliveries(webhook_id(webhook), limit=limit)
     options.show([plain_delivery(one) for one in found], lambda: deliveries_table(found))

@@ -1,1 +1,1 @@
-"""How results and failures are printed: tables, JSON documents and progress."""
+"""The output of results and errors: tables, JSON documents and progress."""

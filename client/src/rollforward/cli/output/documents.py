@@ -1,4 +1,4 @@
-"""Results as JSON: one spelling of every status and time, null for what is absent."""
+"""Results as JSON, with one form for statuses and times, and null for missing values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from rollforward import v1
 
-# The contract's names of times, as the command line names them: a time ends in "_at"; `time` is an event's own.
+# New names for the contract's times, which all end in "_at"; `time` is an event's own.
 _RENAMED: Final[Mapping[str, str]] = {
     "start_time": "started_at",
     "end_time": "ended_at",
@@ -31,20 +31,20 @@ _RENAMED: Final[Mapping[str, str]] = {
     "last_timestamp": "last_logged_at",
     "at": "due_at",
 }
-# Milliseconds since 1970 in the contract.
+# Fields in milliseconds since 1970.
 _MILLISECONDS: Final = frozenset(
     {"rollforward.v1.MetricSummary.last_timestamp", "rollforward.v1.LoggedModelMetric.timestamp"}
 )
-# Numbers from 1 on, where 0 stands for none.
-_FROM_ONE: Final = frozenset({"version", "from_version", "to_version", "latest_version", "restored_revision"})
+# Numbers for which 0 means none.
+_ZERO_IS_NONE: Final = frozenset({"version", "from_version", "to_version", "latest_version", "restored_revision"})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def plain(message: Message) -> Any:
-    """Return a message as JSON has it: field names of the contract, numbers as numbers, times in RFC 3339.
+    """Return a message as JSON: field names of the contract, numbers as numbers, times in RFC 3339.
 
-    Statuses are lower-case words; what is absent is null. Numbers that JSON lacks are "NaN", "Infinity" and
-    "-Infinity"; bytes are base64.
+    Statuses are lower-case, and missing values null. Numbers that JSON lacks are "NaN", "Infinity" and "-Infinity";
+    bytes are base64.
     """
     if isinstance(message, Timestamp | Duration):
         return message.ToJsonString()
@@ -63,7 +63,7 @@ def plain_run(run: v1.Run, experiment: str | None = None, *, packages: bool = Fa
 
 
 def document(value: Any) -> Any:
-    """Return what JSON has for messages, named tuples, lists, mappings and plain values."""
+    """Return messages, named tuples, lists, mappings and plain values as JSON."""
     if isinstance(value, Message):
         return plain(value)
     if isinstance(value, float):
@@ -78,33 +78,33 @@ def document(value: Any) -> Any:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document of messages, named tuples, lists, mappings and plain values."""
+    """Print messages, named tuples, lists, mappings and plain values as one JSON document."""
     print(dumps(document(value), indent=2))
 
 
 def print_json_line(fields: Mapping[str, Any]) -> None:
-    """Print one line of JSON Lines, at once."""
+    """Print one line of JSON Lines, without buffering."""
     print(dumps(document(fields)), flush=True)
 
 
 def dumps(value: Any, indent: int | None = None) -> str:
-    """Return JSON that this process's output can show."""
+    """Return JSON that this process's output can encode."""
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     return printable_json(json.dumps(value, indent=indent, ensure_ascii=not unicode, allow_nan=False))
 
 
-def word(descriptor: EnumDescriptor, number: int) -> str | None:
-    """Return an enumeration's value as a word: POD_STATE_CURRENT is "current", unspecified is None."""
+def enum_name(descriptor: EnumDescriptor, number: int) -> str | None:
+    """Return an enumeration's value : POD_STATE_CURRENT is "current", unspecified is None."""
     value = descriptor.values_by_number.get(number)
     if value is None:
         return str(number)  # a newer server's
-    prefix = f"{_shouted(descriptor.name)}_"
+    prefix = f"{_upper_snake_case(descriptor.name)}_"
     bare = value.name.removeprefix(prefix).lower()
     return None if bare == "unspecified" else bare
 
 
 def milliseconds(value: int) -> str | int:
-    """Return a time in milliseconds since 1970 in RFC 3339, or as it is when no calendar has it."""
+    """Return milliseconds since 1970 as an RFC 3339 time, or unchanged if they are out of range."""
     try:
         moment = _EPOCH + timedelta(milliseconds=value)
     except OverflowError:
@@ -126,7 +126,7 @@ def _unpacked(packed: Packed) -> dict[str, Any]:
     try:
         descriptor = descriptor_pool.Default().FindMessageTypeByName(packed.TypeName())
     except KeyError:
-        # A newer server's event: its bytes are better than nothing.
+        # An event of a newer server: show its bytes.
         return {"value": base64.b64encode(packed.value).decode()}
     inner = message_factory.GetMessageClass(descriptor)()
     inner.ParseFromString(packed.value)
@@ -134,7 +134,7 @@ def _unpacked(packed: Packed) -> dict[str, Any]:
 
 
 def _shown(message: Message, field: FieldDescriptor) -> bool:
-    # Of alternatives only the chosen one; the contract's `optional` makes an alternative of one, which is always shown.
+    # Of a oneof, only the field that is set; an `optional` field is a oneof of one, and always shown.
     oneof = field.containing_oneof
     return oneof is None or len(oneof.fields) == 1 or message.HasField(field.name)
 
@@ -147,7 +147,7 @@ def _field(message: Message, field: FieldDescriptor) -> Any:
         return {str(key): _value(field, value[key]) for key in sorted(value)}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [_value(field, part) for part in value]
-    if (isinstance(value, str | bytes) or field.name in _FROM_ONE) and not value:
+    if (isinstance(value, str | bytes) or field.name in _ZERO_IS_NONE) and not value:
         return None
     return _value(field, value)
 
@@ -160,7 +160,7 @@ def _value(field: FieldDescriptor, value: Any) -> Any:
     if isinstance(value, float):
         return _number(value)
     if field.enum_type is not None:
-        return word(field.enum_type, value)
+        return enum_name(field.enum_type, value)
     return milliseconds(value) if field.full_name in _MILLISECONDS else value
 
 
@@ -170,6 +170,6 @@ def _number(value: float) -> float | str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def _shouted(name: str) -> str:
+def _upper_snake_case(name: str) -> str:
     """Return "PodState" as "POD_STATE"."""
     return "".join(f"_{char}" if char.isupper() and at else char for at, char in enumerate(name)).upper()

@@ -1,4 +1,4 @@
-"""A bar on standard error for what takes long, and nothing when nobody watches."""
+"""A progress bar on standard error, if that is a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 
 @contextlib.contextmanager
 def bar(title: str, *, in_bytes: bool = False) -> Iterator[Callable[[int, int | None], None]]:
-    """Yield advance(done, total); a total of None is not known."""
+    """Yield a function that updates the bar: advance(done, total), where total may be None."""
     console = Console(stderr=True)
     counts = DownloadColumn() if in_bytes else MofNCompleteColumn()
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), counts)

@@ -1,4 +1,4 @@
-"""Tables for people: aligned columns that fit the terminal, and facts in pairs."""
+"""Tables for people: aligned columns that fit the terminal, and name-value pairs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rollforward._printable import printable
-from rollforward.cli.output.documents import document, plain, plain_run, print_json, print_json_line, word
+from rollforward.cli.output.documents import document, enum_name, plain, plain_run, print_json, print_json_line
 from rollforward.v1 import AliasCause
 
 if TYPE_CHECKING:
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 __all__ = [
     "cause_of",
     "document",
+    "duration_text",
+    "enum_name",
     "grid",
     "labels",
-    "lasting",
     "moment",
     "number",
     "pairs",
@@ -43,21 +44,20 @@ __all__ = [
     "short",
     "short_id",
     "version_of",
-    "word",
 ]
 
-# A pipe has no width: a line of a table stays one line.
+# In a pipe, lines are not cut.
 _PIPE_COLUMNS: Final = 1000
 _WIDE_COLUMNS: Final = 1_000_000
 _GAP: Final = 2
-# A column that is cut keeps so many characters, with the ellipsis.
+# The minimum width of a cut column, including the ellipsis.
 _MIN_COLUMNS: Final = 8
-# A table on a terminal shows so much of an id: commands take it as a prefix.
+# The length of ids in tables, which commands accept as a prefix.
 _ID_CHARACTERS: Final = 12
 
 
 def moment(time: Timestamp) -> str:
-    """Return a time in UTC to the second, "-" for none."""
+    """Return a time in UTC to the second; "-" for none."""
     return f"{Timestamp(seconds=time.seconds).ToJsonString()}" if time.seconds or time.nanos else "-"
 
 
@@ -66,8 +66,8 @@ def number(value: float) -> str:
     return f"{value:.6g}"
 
 
-def lasting(duration: Duration | timedelta) -> str:
-    """Return a span of time in two units: "2d 3h", "4m 5s", "1.5s"."""
+def duration_text(duration: Duration | timedelta) -> str:
+    """Return a duration in at most two units: "2d 3h", "4m 5s", "1.5s"."""
     span = duration if isinstance(duration, timedelta) else duration.ToTimedelta()
     seconds = span.total_seconds()
     if seconds < 60:
@@ -82,17 +82,17 @@ def lasting(duration: Duration | timedelta) -> str:
 
 
 def version_of(version: int) -> str:
-    """Return a version as people write it: "v3", "-" for none."""
+    """Return a version such as "v3"; "-" for none."""
     return f"v{version}" if version else "-"
 
 
 def short(digest: str) -> str:
-    """Return the beginning of a digest, enough to compare by eye."""
+    """Return the first characters of a digest, enough to compare it by eye."""
     return digest[: len("sha256:") + 12]
 
 
 def short_id(text: str, *, wide: bool = False) -> str:
-    """Return the beginning of an id of hex digits, which commands take as a prefix; all of it with `wide`."""
+    """Return the first characters of an id, which commands accept as a prefix; the whole id with `wide`."""
     if wide:
         return text
     bare = text.removeprefix("m-")
@@ -100,27 +100,27 @@ def short_id(text: str, *, wide: bool = False) -> str:
 
 
 def labels(tags: Mapping[str, str]) -> str:
-    """Return tags by key: "team=risk tier=1"."""
+    """Return tags sorted by key, such as "team=risk tier=1"."""
     return " ".join(f"{key}={tags[key]}" for key in sorted(tags))
 
 
 def cause_of(alias: v1.Alias | v1.AliasChange) -> str:
-    """Return what kind of act made an assignment or a change, as a word."""
-    return word(AliasCause.DESCRIPTOR, alias.cause) or ""
+    """Return the cause of an assignment or a change."""
+    return enum_name(AliasCause.DESCRIPTOR, alias.cause) or ""
 
 
 def safe(text: str) -> str:
-    """Return a text in which nothing can command the terminal."""
+    """Return a text that cannot control the terminal."""
     return printable(text)
 
 
 def grid(
     headers: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", empty: str = "nothing found"
 ) -> RenderableType:
-    """Return a table without lines, a row for each of `rows`; `empty` is shown when there are none.
+    """Return a table without lines; `empty` is shown if there are no rows.
 
-    Columns whose header ends in ">" are flush right. Those that end in "~", and the last one, are cut with an ellipsis
-    where the terminal is too narrow; what stands in the others can be copied.
+    Columns whose header ends in ">" are right-aligned. Those whose header ends in "~", and the last one, are cut with
+    an ellipsis if the terminal is too narrow; the others are never cut, so that they can be copied.
     """
     cells = [tuple(map(safe, row)) for row in rows]
     if not cells:
@@ -176,7 +176,7 @@ class _Grid:
 
 
 def _fitted(columns: Sequence[_Column], budget: int) -> list[int]:
-    """Return the columns' widths, the widest flexible ones cut first, as far as they may be."""
+    """Return the columns' widths; the widest flexible columns are cut first."""
     widths = [column.width for column in columns]
     excess = sum(widths) + _GAP * (len(columns) - 1) - budget
     flexible = [index for index, column in enumerate(columns) if column.flexible]
@@ -190,10 +190,10 @@ def _fitted(columns: Sequence[_Column], budget: int) -> list[int]:
 
 
 def pairs(fields: Mapping[str, str]) -> RenderableType:
-    """Return names and values, one pair a line, those without a value left out."""
+    """Return a table of names and values, without those that are empty."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(style="bold", no_wrap=True)
-    # A long digest or path is not broken: its column is as wide as the longest word.
+    # Do not break a long digest or path: the column is as wide as the longest word.
     table.add_column(overflow="ignore")
     for name, value in fields.items():
         if value:
@@ -202,7 +202,7 @@ def pairs(fields: Mapping[str, str]) -> RenderableType:
 
 
 def print_table(table: RenderableType, *, wide: bool = False) -> None:
-    """Print a table: as wide as the terminal if that is wide enough, and as it needs to be into a pipe."""
+    """Print a table, in a terminal as wide as that unless columns need more; in a pipe, as wide as needed."""
     console = Console(highlight=False)
     if wide:
         console.width = _WIDE_COLUMNS

@@ -1,4 +1,4 @@
-"""Tables that show the first of very many rows, and say how many there are."""
+"""The limit on the rows of a table."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# A table takes about a millisecond a row to lay out, and nobody reads on.
+# The layout takes about a millisecond per row, and nobody reads more.
 MAX_ROWS: Final = 500
 
 
-def shortened(rows: Sequence[tuple[str, ...]]) -> Sequence[tuple[str, ...]]:
-    """Return the first rows, and one more that says how many are left out."""
+def truncated(rows: Sequence[tuple[str, ...]]) -> Sequence[tuple[str, ...]]:
+    """Return the first rows, and one with the number of omitted rows."""
     if len(rows) <= MAX_ROWS:
         return rows
-    more = f"... {len(rows) - MAX_ROWS} more, shown by -o json"
+    more = f"... {len(rows) - MAX_ROWS} more rows: use -o json"
     return [*rows[:MAX_ROWS], (more, *("" for _ in rows[0][1:]))]

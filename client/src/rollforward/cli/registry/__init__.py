@@ -1,1 +1,1 @@
-"""Commands about models, versions, aliases, policies, schedules and rollbacks."""
+"""Commands for models, versions, aliases, policies, schedules and rollbacks."""

@@ -1,4 +1,4 @@
-"""The commands about current aliases: move, look up, remove."""
+"""The `aliases` commands."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from rollforward import v1
 
-app: Final = App(name="aliases", help="Move, look up and remove aliases, show their past.")
+app: Final = App(name="aliases", help="Move, look up and remove aliases, show their history.")
 app.command(
     history,
     help_epilogue=examples(
@@ -54,8 +54,8 @@ _ExpiresAt = Annotated[
     Parameter(
         metavar="TIME",
         converter=future_time,
-        help="Remove the alias then, unless it was changed before; for one alias: 2026-11-04T08:00Z, 2h. "
-        "Default never.",
+        help="Remove the alias at this time, unless it changes before; only for a single alias: "
+        "2026-11-04T08:00Z, 2h. Default never.",
     ),
 ]
 _ExpectedRevisions = Annotated[
@@ -64,7 +64,7 @@ _ExpectedRevisions = Annotated[
         metavar="MODEL@ALIAS=REVISION",
         negative="",
         show_default=False,
-        help="Refuse unless that alias is at this revision; may be repeated.",
+        help="Fail unless that alias is at this revision; may be repeated.",
     ),
 ]
 _TARGET: Final = re.compile(r"(.+@[^@=]+)=(.*)")
@@ -84,7 +84,7 @@ def move(
         Parameter(
             name="TARGET",
             required=True,
-            help="MODEL@ALIAS VERSION; or several MODEL@ALIAS=VERSION, which move at one revision or not at all.",
+            help="MODEL@ALIAS VERSION; or several MODEL@ALIAS=VERSION, which move at one revision, all or none.",
         ),
     ],
     reason: Reason = "",
@@ -99,7 +99,7 @@ def move(
     if len(chosen) > 1 or expect:
         if expires_at or expect_revision is not None:
             raise UsageError(
-                "several aliases take --expect MODEL@ALIAS=REVISION, and neither --expires-at nor --expect-revision"
+                "--expires-at and --expect-revision are for a single alias: use --expect MODEL@ALIAS=REVISION"
             )
         _move_together(chosen, _assignments(expect, "REVISION"), reason, request_id, options)
         return
@@ -114,7 +114,7 @@ def move(
         request_id=request_id,
     )
     result = {**plain(moved.alias), "moved": moved.moved, "created": moved.HasField("created")}
-    options.show(result, lambda: alias_facts(moved.alias, outcome=_outcome(moved)))
+    options.show(result, lambda: alias_details(moved.alias, outcome=_outcome(moved)))
 
 
 def _outcome(moved: v1.MoveAliasResponse) -> str:
@@ -134,7 +134,7 @@ def get(reference: AliasName, /, *, at: At = None, options: Options = DEFAULTS) 
     """Show which version an alias points to, now or in the past."""
     options.connect()
     found = rf.resolve_alias(reference, at)
-    options.show(_as_of(found.alias, found), lambda: alias_facts(found.alias, _point(found)))
+    options.show(_as_of(found.alias, found), lambda: alias_details(found.alias, _point(found)))
 
 
 @app.command(
@@ -150,13 +150,13 @@ def list_aliases(
     at: At = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """List which versions all aliases point to, of a model or of all, now or in the past."""
+    """List the aliases of a model, or of all, with their versions, now or in the past."""
     options.connect()
     found = rf.resolve_all(model, at)
     options.show([_as_of(alias, found) for alias in found.aliases], lambda: _aliases(found.aliases, _point(found)))
 
 
-@app.command(help_epilogue=examples("aliases remove fraud-detector@candidate --reason 'done with'"))
+@app.command(help_epilogue=examples("aliases remove fraud-detector@candidate --reason 'tests are over'"))
 def remove(
     reference: AliasName,
     /,
@@ -173,8 +173,8 @@ def remove(
     options.show(change[0], lambda: changes_table(change))
 
 
-def alias_facts(alias: v1.Alias, point: str = "", outcome: str = "") -> RenderableType:
-    """Return everything about one assignment."""
+def alias_details(alias: v1.Alias, point: str = "", outcome: str = "") -> RenderableType:
+    """Return the details of one assignment."""
     return pairs(
         {"alias": f"{alias.model}@{alias.alias}", "version": version_of(alias.version), "digest": alias.digest}
         | {"revision": str(alias.revision), "moved": moment(alias.moved_at), "actor": alias.actor}
@@ -188,7 +188,7 @@ def _move_together(
     targets: Mapping[str, int], expected: Mapping[str, int], reason: str, request_id: str | None, options: Options
 ) -> None:
     if unknown := expected.keys() - targets.keys():
-        raise UsageError(f"--expect names an alias that is not moved: {', '.join(sorted(unknown))}")
+        raise UsageError(f"--expect is for aliases in this move, got {', '.join(sorted(unknown))}")
     options.connect()
     messages = []
     for reference, version in targets.items():
@@ -214,7 +214,7 @@ def _assignments(texts: Sequence[str], value: str) -> dict[str, int]:
         if parts is None:
             raise UsageError(f"invalid target {text!r}: expected MODEL@ALIAS={value}")
         if parts[1] in found:
-            raise UsageError(f"duplicate target {parts[1]}")
+            raise UsageError(f"duplicate alias {parts[1]}: name it once")
         found[parts[1]] = 0 if value == "REVISION" and parts[2] == "0" else _number(parts[2])
     return found
 

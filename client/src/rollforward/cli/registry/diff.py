@@ -1,4 +1,4 @@
-"""Compare two points in the past, two versions, or before and after a move."""
+"""The `diff` command, and tables of differences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from rich.console import Group
 
 import rollforward as rf
-from rollforward.cli.options import READING, AnyModel, PointOption, Reading
+from rollforward.cli.options import READ_DEFAULTS, AnyModel, PointOption, ReadOptions
 from rollforward.cli.output.failures import UsageError
 from rollforward.cli.output.tables import grid, moment, number, plain, short, version_of
 from rollforward.cli.registry.history import changes_table
@@ -28,13 +28,13 @@ def diff(
     before: Annotated[
         PointOption, Parameter(name="--from", help="A revision or a time: 17, 2026-11-03T14:00Z, 2h, yesterday.")
     ] = None,
-    after: Annotated[PointOption, Parameter(name="--to", help="Another; default now.")] = None,
+    after: Annotated[PointOption, Parameter(name="--to", help="A later revision or time; default now.")] = None,
     revision: Annotated[
-        int | None, Parameter(metavar="REVISION", help="Instead: what the moves at this revision changed.")
+        int | None, Parameter(metavar="REVISION", help="Compare the versions of the moves at this revision instead.")
     ] = None,
-    options: Reading = READING,
+    options: ReadOptions = READ_DEFAULTS,
 ) -> None:
-    """Compare the aliases at two points; or versions before and after the moves at a revision.
+    """Compare aliases at two times, or versions before and after the moves at a revision.
 
     Examples:
 
@@ -44,7 +44,7 @@ def diff(
         rollforward diff --revision 21
     """
     if (before is None) == (revision is None) or (revision is not None and (model or after)):
-        raise UsageError("diff takes either [MODEL] --from POINT [--to POINT], or --revision REVISION")
+        raise UsageError("expected either [MODEL] --from POINT [--to POINT], or --revision REVISION")
     options.connect()
     if revision is not None:
         moves = rf.diff_move(revision)
@@ -55,7 +55,7 @@ def diff(
 
 
 def version_differences(found: rf.VersionsDifference) -> RenderableType:
-    """Return a line for each thing that differs between two versions."""
+    """Return a table of the differences of two versions."""
     rows = [(one.kind, one.key, _value(one, one.before), _value(one, one.after)) for one in found.differences]
     return grid(("KIND", "KEY", _name(found.before), _name(found.after)), rows, empty="no differences")
 
@@ -86,7 +86,7 @@ def _origin(alias: v1.Alias | None) -> tuple[str, str]:
 
 
 def plain_version_differences(found: rf.VersionsDifference) -> list[dict[str, object]]:
-    """Return what differs between two versions, as JSON has it."""
+    """Return the differences of two versions as JSON."""
     return [
         {"kind": one.kind, "key": one.key or None, "from": one.before, "to": one.after} for one in found.differences
     ]

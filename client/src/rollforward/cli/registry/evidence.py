@@ -1,4 +1,4 @@
-"""What a gate saw and said, in a line or a table."""
+"""Gate results and their inputs as text."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def verdict(evidence: v1.GateEvidence) -> str:
 
 
 def inputs(evidence: v1.GateEvidence) -> str:
-    """Return the values that the expression names: "candidate v3 f1=0.8, champion v2 f1=0.9"."""
+    """Return the values in the gate's expression, such as "candidate v3 f1=0.8, champion v2 f1=0.9"."""
     own = "candidate" if evidence.others else "run"
     others = sorted(evidence.others.items())
     return ", ".join(_values(name, run, evidence.expression) for name, run in ((own, evidence.run), *others))
 
 
 def gates_in_a_line(evidence: Iterable[v1.GateEvidence], skipped: Iterable[str]) -> str:
-    """Return the results of gates that were evaluated, and the gates that were not."""
-    asked = [f"{one.policy or one.expression} {verdict(one)}" for one in evidence]
-    return "; ".join([*asked, *(f"{gate} skipped" for gate in skipped)])
+    """Return the results of the evaluated gates, and the skipped gates."""
+    evaluated = [f"{one.policy or one.expression} {verdict(one)}" for one in evidence]
+    return "; ".join([*evaluated, *(f"{gate} skipped" for gate in skipped)])
 
 
 def _values(name: str, run: v1.GateRun, expression: str) -> str:

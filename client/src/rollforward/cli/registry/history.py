@@ -1,4 +1,4 @@
-"""The commands about the past of aliases: changes, intervals, and the origin of the current assignment."""
+"""The commands `aliases history`, `aliases intervals` and `blame`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,29 @@ from cyclopts import Parameter
 import rollforward as rf
 from rollforward.cli.options import (
     DEFAULTS,
-    READING,
+    READ_DEFAULTS,
     ActorFilter,
     AliasName,
     At,
     Cause,
     Limit,
     Options,
-    Reading,
+    ReadOptions,
     Since,
     Until,
     flag,
 )
-from rollforward.cli.output.tables import cause_of, grid, lasting, moment, number, pairs, plain, plain_run, version_of
+from rollforward.cli.output.tables import (
+    cause_of,
+    duration_text,
+    grid,
+    moment,
+    number,
+    pairs,
+    plain,
+    plain_run,
+    version_of,
+)
 from rollforward.cli.registry.evidence import gates_in_a_line
 
 if TYPE_CHECKING:
@@ -31,7 +41,7 @@ if TYPE_CHECKING:
 
     from rollforward import v1
 
-Wide = Annotated[
+AliasScope = Annotated[
     str,
     Parameter(
         name="MODEL@ALIAS",
@@ -42,7 +52,7 @@ Wide = Annotated[
 
 
 def history(
-    reference: Wide = "",
+    reference: AliasScope = "",
     /,
     *,
     actor: ActorFilter = "",
@@ -52,12 +62,9 @@ def history(
     since: Since = None,
     until: Until = None,
     limit: Limit = 100,
-    options: Reading = READING,
+    options: ReadOptions = READ_DEFAULTS,
 ) -> None:
-    """List changes of aliases, newest first: when, who, why, from, to.
-
-    All conditions must hold.
-    """
+    """List changes of aliases that meet all conditions, newest first."""
     options.connect()
     moved = None if moves == removals else moves
     found = rf.alias_history(reference, actor=actor, moved=moved, cause=cause, since=since, until=until, limit=limit)
@@ -73,7 +80,7 @@ def intervals(
     limit: Limit = 100,
     options: Options = DEFAULTS,
 ) -> None:
-    """List the versions that an alias pointed to, from when to when and for how long, newest first."""
+    """List the versions that an alias pointed to, with start, end and duration, newest first."""
     options.connect()
     found = rf.alias_intervals(reference, since=since, until=until, limit=limit)
     options.show([_plain_interval(one) for one in found], lambda: _intervals(found))
@@ -94,7 +101,7 @@ def blame(reference: AliasName, /, *, at: At = None, options: Options = DEFAULTS
 
 
 def changes_table(changes: Sequence[v1.AliasChange], *, with_model: bool = False) -> RenderableType:
-    """Return a line for each change of an alias."""
+    """Return a table of changes of aliases."""
     rows = [
         (
             str(one.revision),
@@ -118,7 +125,7 @@ def _intervals(found: Sequence[v1.AliasInterval]) -> RenderableType:
             version_of(one.began.to_version),
             moment(one.began.time),
             moment(one.ended.time),
-            lasting(one.duration),
+            duration_text(one.duration),
             str(one.began.revision),
             one.began.actor,
             one.began.reason,

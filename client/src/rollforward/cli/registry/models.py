@@ -1,4 +1,4 @@
-"""The commands about models."""
+"""The `models` commands."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from rollforward.cli.options import (
 from rollforward.cli.output.failures import UsageError
 from rollforward.cli.output.progress import bar
 from rollforward.cli.output.tables import grid, labels, moment, pairs, plain, print_json, print_table, version_of
-from rollforward.cli.registry.versions import version_facts, versions_table
+from rollforward.cli.registry.versions import version_details, versions_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +57,7 @@ def list_models(
     limit: Limit = 100,
     options: Options = DEFAULTS,
 ) -> None:
-    """List models, by name or in the order asked for."""
+    """List models, by name or in the given order."""
     options.connect()
     found = rf.list_models(filter=where, order_by=order_by, show_deleted=deleted, limit=limit)
     options.show(found, lambda: _models(found))
@@ -72,7 +72,7 @@ def show(name: ModelName, /, *, limit: Limit = 100, options: Options = DEFAULTS)
         print_json({**plain(model), "versions": versions})
     else:
         table = versions_table(versions, wide=options.wide)
-        print_table(Group(_payloads(model), "", table), wide=options.wide)
+        print_table(Group(_details(model), "", table), wide=options.wide)
 
 
 @app.command(help_epilogue=examples("models create fraud-detector --gate 'run.metrics.auc > 0.95'"))
@@ -84,7 +84,7 @@ def create(
         str,
         Parameter(
             metavar="EXPRESSION",
-            help="A CEL expression over run.metrics and run.params for new versions.",
+            help="A CEL expression over run.metrics and run.params that new versions must pass.",
             show_default=False,
         ),
     ] = "",
@@ -93,10 +93,10 @@ def create(
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Create a model; `models register` creates a missing one too."""
+    """Create a model; `models register` also creates it if it is missing."""
     options.connect()
     model = rf.create_model(name, description=description, gate=gate, reason=reason, request_id=request_id)
-    options.show(model, lambda: _payloads(model))
+    options.show(model, lambda: _details(model))
 
 
 @app.command(
@@ -132,7 +132,7 @@ def register(
     *,
     run: Annotated[
         str | None,
-        Parameter(metavar="RUN", help="The run that produced it, by id, prefix or name; instead of a path."),
+        Parameter(metavar="RUN", help="The run that produced it, by id, prefix or name; instead of PATH."),
     ] = None,
     artifact: Annotated[str, Parameter(metavar="PATH", help="The run's artifact.", show_default=False)] = "",
     description: Description = "",
@@ -140,9 +140,9 @@ def register(
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Register a version, from files or from a run's artifact; gates evaluate the run."""
+    """Register a version from files or from a run's artifact, if its gates pass."""
     if (path is None) == (run is None) or (artifact and run is None):
-        raise UsageError("register takes either PATH or --run RUN --artifact PATH")
+        raise UsageError("expected either PATH, or --run RUN --artifact PATH")
     options.connect()
     digest = "" if path is None else _upload(path)
     version = rf.register_model(
@@ -154,7 +154,7 @@ def register(
         reason=reason,
         request_id=request_id,
     )
-    options.show(version, lambda: version_facts(version))
+    options.show(version, lambda: version_details(version))
 
 
 @app.command(help_epilogue=examples("models rename fraud-detector card-fraud --reason 'there are two kinds now'"))
@@ -167,7 +167,7 @@ def rename(
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Change a model's name; versions, aliases and history stay with it, and the old name refers to the new one."""
+    """Rename a model with its versions, aliases and history; errors for the old name show the new one."""
     options.connect()
     rf.rename_model(name, new_name, reason=reason, request_id=request_id)
     _show(new_name, options)
@@ -224,7 +224,7 @@ def untag(
 def delete(
     name: ModelName, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS
 ) -> None:
-    """Delete a model that has no aliases; its history stays, and it can be restored."""
+    """Delete a model without aliases; the history stays, and it can be restored."""
     options.connect()
     rf.delete_model(name, reason=reason, request_id=request_id)
     _show(name, options)
@@ -247,7 +247,7 @@ def _upload(path: Path) -> str:
 
 def _show(name: str, options: Options) -> None:
     model = rf.get_model(name)
-    options.show(model, lambda: _payloads(model))
+    options.show(model, lambda: _details(model))
 
 
 def _models(found: Sequence[v1.Model]) -> RenderableType:
@@ -269,7 +269,7 @@ def _aliases(model: v1.Model) -> str:
     return " ".join(f"@{one.alias}=v{one.version}" for one in model.aliases)
 
 
-def _payloads(model: v1.Model) -> RenderableType:
+def _details(model: v1.Model) -> RenderableType:
     return pairs(
         {"model": model.name, "formerly": ", ".join(model.former_names), "description": model.description}
         | {"gate": model.registration_gate, "tags": labels(model.tags)}

@@ -1,4 +1,4 @@
-"""The commands about policies, and about trying gates."""
+"""The `policies` and `gates` commands."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rollforward import v1
 
 policies: Final = App(name="policies", help="Protect aliases and registrations.")
-gates: Final = App(name="gates", help="Try a gate on versions or on past moves.")
+gates: Final = App(name="gates", help="Evaluate a gate on versions or on past moves.")
 
 PolicyName = Annotated[str, Parameter(name="NAME", help="The policy's name.")]
 Gate = Annotated[str, Parameter(metavar="EXPRESSION", help="A CEL expression that must be true.", show_default=False)]
@@ -43,7 +43,7 @@ RecentDays = Annotated[
     Parameter(
         metavar="DAYS",
         validator=Number(gte=1),
-        help="A rollback to a version that the alias pointed to within so many days skips the gate; default 30.",
+        help="Skip the gate for a rollback to a version that the alias pointed to within DAYS; default 30.",
     ),
 ]
 Expression = Annotated[str, Parameter(name="EXPRESSION", help="The CEL expression.")]
@@ -64,19 +64,20 @@ def set_policy(
     alias: Annotated[
         AliasPattern,
         Parameter(
-            help="The aliases whose moves it binds, a name or a pattern; without it, registrations.", show_default=False
+            help="Apply it to moves of these aliases, a name or a pattern; default to registrations.",
+            show_default=False,
         ),
     ] = "",
-    reason_required: Annotated[bool, flag("Refuse what comes without a reason.")] = False,
+    reason_required: Annotated[bool, flag("Reject commands without a reason.")] = False,
     gate: Gate = "",
     recent_days: RecentDays = None,
     reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Create or replace a policy: what must hold before versions are registered or aliases moved.
+    """Create or replace a policy for registrations of versions, or for moves of aliases.
 
-    The variables of a gate are `run` at a registration, and `candidate`, `current` and `champion` at a move.
+    The variables of a gate are `run` for a registration, and `candidate`, `current` and `champion` for a move.
     """
     options.connect()
     rf.set_policy(
@@ -102,7 +103,7 @@ def protect(
     model: ModelPattern = "*",
     alias: Annotated[
         AliasPattern,
-        Parameter(help="A name or a pattern; default the alias of the policy's name.", show_default=False),
+        Parameter(help="A name or a pattern; default the policy's name.", show_default=False),
     ] = "",
     gate: Gate = "",
     recent_days: RecentDays = None,
@@ -110,7 +111,7 @@ def protect(
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Protect aliases: moves need a reason, and pass the gate if one is given."""
+    """Protect aliases: require a reason for moves, and a passing gate if one is given."""
     set_policy(
         name,
         model=model,
@@ -157,7 +158,11 @@ def try_gate(
     *versions: Annotated[str, Parameter(name="VERSION", help="3 or v3, one or more; default all.")],
     alias: Annotated[
         str,
-        Parameter(metavar="ALIAS", help="A gate of moves of this alias; default of registrations.", show_default=False),
+        Parameter(
+            metavar="ALIAS",
+            help="Evaluate it as a gate for moves of this alias; default for registrations.",
+            show_default=False,
+        ),
     ] = "",
     options: Options = DEFAULTS,
 ) -> None:
@@ -186,7 +191,7 @@ def replay(
     limit: Limit = 100,
     options: Options = DEFAULTS,
 ) -> None:
-    """Evaluate a gate on past moves, oldest first, with the metrics that the runs have now."""
+    """Evaluate a gate on past moves, oldest first, with the current metrics of the runs."""
     options.connect()
     found = rf.replay_gate(expression, models=model, aliases=alias, since=since, limit=limit)
     options.show(found, lambda: _replayed(found))

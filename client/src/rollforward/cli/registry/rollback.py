@@ -1,4 +1,4 @@
-"""The command that restores past assignments."""
+"""The `rollback` command."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def rollback(
         str,
         Parameter(
             name="SCOPE",
-            help="MODEL@ALIAS, MODEL for all of its aliases, either with * and ? as a pattern; '*' is everything.",
+            help="MODEL@ALIAS, or MODEL for all of its aliases; both may be patterns with * and ?. '*' is everything.",
         ),
     ],
     /,
@@ -34,13 +34,14 @@ def rollback(
         PointOption, Parameter(help="A revision or a time: 17, 2026-11-03T14:00Z, 2h; default the previous version.")
     ] = None,
     before_event: Annotated[
-        str, Parameter(metavar="EVENT-ID", help="Instead of --to: to just before this event.", show_default=False)
+        str,
+        Parameter(metavar="EVENT-ID", help="Go back to just before this event, instead of --to.", show_default=False),
     ] = "",
-    dry_run: Annotated[bool, flag("Only print what would change.")] = False,
-    skip_missing: Annotated[bool, flag("Leave aliases as they are whose past version was deleted.")] = False,
+    dry_run: Annotated[bool, flag("Only print the changes.")] = False,
+    skip_missing: Annotated[bool, flag("Leave aliases unchanged whose past version was deleted.")] = False,
     expect_position: Annotated[
         int | None,
-        Parameter(metavar="POSITION", help="Of your dry run: refuse if an alias was changed since."),
+        Parameter(metavar="POSITION", help="Fail if an alias changed after this position, that of a dry run."),
     ] = None,
     expect_revision: ExpectedRevision = None,
     reason: Reason = "",
@@ -49,7 +50,7 @@ def rollback(
 ) -> None:
     """Restore past assignments of aliases, all or none.
 
-    Each is one more event: history is never rewritten.
+    Each is a new event: history is never rewritten.
 
     Examples:
 
@@ -93,9 +94,9 @@ def _result(found: v1.RollbackResponse, dry_run_of: list[str]) -> RenderableType
         fields = {"revision": str(found.revision or ""), "restored position": str(found.to_position or "")}
         return Group(table, "", pairs(fields)) if found.revision else table
     command = shlex.join(["rollforward", *dry_run_of, "--expect-position", str(found.computed_at)])
-    # A command that can be copied is not broken into lines.
-    again = Text(f"  {safe(command)}", no_wrap=True, overflow="ignore")
-    return Group(table, "", Text("Nothing was changed. To do exactly this:"), again)
+    # Do not break the command into lines: it is to be copied.
+    apply = Text(f"  {safe(command)}", no_wrap=True, overflow="ignore")
+    return Group(table, "", Text("Nothing was changed. To apply exactly these changes:"), apply)
 
 
 def _note(change: v1.RollbackChange) -> str:

@@ -1,4 +1,4 @@
-"""The commands about scheduled moves."""
+"""The `schedules` commands."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def create(
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Schedule one move of an alias; gates are evaluated at that time."""
+    """Schedule a move of an alias; gates are evaluated at that time."""
     options.connect()
     made = rf.schedule_move(
         reference, version, at, reason=reason, expected_revision=expect_revision, request_id=request_id
@@ -64,7 +64,7 @@ def create(
 
 @app.command(name="list", help_epilogue=examples("schedules list", "schedules list fraud-detector"))
 def list_schedules(model: AnyModel = "", /, *, limit: Limit = 100, options: Options = DEFAULTS) -> None:
-    """List the moves that are still to come, the next one first."""
+    """List pending moves, the next one first."""
     options.connect()
     found = rf.list_schedules(model, limit=limit)
     options.show(found, lambda: _schedules(found, wide=options.wide))

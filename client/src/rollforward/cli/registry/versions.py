@@ -1,4 +1,4 @@
-"""The commands about versions."""
+"""The `versions` commands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rollforward.cli.options import (
     examples,
     read_pairs,
 )
-from rollforward.cli.output.tables import grid, labels, moment, pairs, short, short_id, word
+from rollforward.cli.output.tables import enum_name, grid, labels, moment, pairs, short, short_id
 from rollforward.cli.registry.diff import plain_version_differences, version_differences
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def list_versions(
     limit: Limit = 100,
     options: Options = DEFAULTS,
 ) -> None:
-    """List versions of a model or of all, newest first or in the order asked for."""
+    """List versions of a model or of all, newest first or in the given order."""
     options.connect()
     found = rf.list_versions(model, filter=where, order_by=order_by, show_deleted=deleted, limit=limit)
     options.show(found, lambda: versions_table(found, with_model=not model, wide=options.wide))
@@ -62,7 +62,7 @@ def list_versions(
 
 @app.command(help_epilogue=examples("versions show fraud-detector v3"))
 def show(model: ModelName, version: VersionNumber, /, *, options: Options = DEFAULTS) -> None:
-    """Show a version: its artifact, the run it came from, and the gates it passed."""
+    """Show a version: its artifact, its run, and the gates that it passed."""
     options.connect()
     _show(model, version, options)
 
@@ -143,7 +143,7 @@ def set_status(
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Set a version's status; aliases move to ready versions only."""
+    """Change a version's status; aliases can only move to ready versions."""
     options.connect()
     rf.set_version_status(model, version, state, reason=reason, request_id=request_id)
     _show(model, version, options)
@@ -153,19 +153,17 @@ def set_status(
 def copy(
     model: ModelName,
     version: VersionNumber,
-    to_model: Annotated[
-        str, Parameter(name="TO-MODEL", help="The model that gets the new version; it is created if missing.")
-    ],
+    to_model: Annotated[str, Parameter(name="TO-MODEL", help="The model for the copy; it is created if missing.")],
     /,
     *,
     reason: Reason = "",
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Register a copy of a version under another model; the copy names its origin."""
+    """Register a copy of a version under another model, with a reference to the original."""
     options.connect()
     copied = rf.copy_version(model, version, to_model, reason=reason, request_id=request_id)
-    options.show(copied, lambda: version_facts(copied))
+    options.show(copied, lambda: version_details(copied))
 
 
 @app.command(help_epilogue=examples("versions delete fraud-detector v2 --reason 'superseded'"))
@@ -201,7 +199,7 @@ def restore(
 
 
 def versions_table(found: Sequence[v1.Version], *, with_model: bool = False, wide: bool = False) -> RenderableType:
-    """Return a line for each version."""
+    """Return a table of versions."""
     rows = [
         (
             f"{one.model} v{one.version}" if with_model else f"v{one.version}",
@@ -218,8 +216,8 @@ def versions_table(found: Sequence[v1.Version], *, with_model: bool = False, wid
     return grid(headers, rows, empty="no versions match")
 
 
-def version_facts(version: v1.Version) -> RenderableType:
-    """Return everything about one version."""
+def version_details(version: v1.Version) -> RenderableType:
+    """Return the details of one version."""
     gates = [one.expression for one in (version.evidence, *version.policy_evidence) if one.expression]
     source = version.copied_from
     return pairs(
@@ -235,10 +233,10 @@ def version_facts(version: v1.Version) -> RenderableType:
 
 def _show(model: str, number: int, options: Options) -> None:
     version = rf.get_version(model, number)
-    options.show(version, lambda: version_facts(version))
+    options.show(version, lambda: version_details(version))
 
 
 def _status(version: v1.Version) -> str:
     if version.HasField("deleted_at"):
         return "deleted"
-    return word(rf.v1.VersionStatus.DESCRIPTOR, version.status) or "-"
+    return enum_name(rf.v1.VersionStatus.DESCRIPTOR, version.status) or "-"

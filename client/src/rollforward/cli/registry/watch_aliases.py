@@ -1,4 +1,4 @@
-"""The command that follows aliases."""
+"""The `watch` command."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 import rollforward as rf
-from rollforward.cli.options import READING, Reading, read_pairs
+from rollforward.cli.options import READ_DEFAULTS, ReadOptions, read_pairs
 from rollforward.cli.output.tables import cause_of, moment, plain, print_json_line, safe, version_of
-from rollforward.cli.registry.history import Wide
+from rollforward.cli.registry.history import AliasScope
 
 if TYPE_CHECKING:
     from rollforward import v1
 
 
 def watch(
-    reference: Wide = "",
+    reference: AliasScope = "",
     /,
     *,
     after: Annotated[
         int | None,
-        Parameter(metavar="REVISION", validator=Number(gte=0), help="Every change after this revision."),
+        Parameter(metavar="REVISION", validator=Number(gte=0), help="Start with the changes after this revision."),
     ] = None,
     tag: Annotated[
         tuple[str, ...],
@@ -33,13 +33,13 @@ def watch(
             help="Only aliases of models that have this tag; may be repeated.",
         ),
     ] = (),
-    options: Reading = READING,
+    options: ReadOptions = READ_DEFAULTS,
 ) -> int:
-    """Follow aliases: the current assignments, then every change, a line each, until Ctrl-C.
+    """Print the current assignments of aliases, then every change, one per line, until Ctrl-C.
 
-    With --after the changes after that revision come first, instead of the current assignments.
+    With --after, print the changes after that revision instead of the current assignments.
 
-    With -o json each line is an object with either `snapshot` or `change`.
+    With -o json, each line is an object with either `snapshot` or `change`.
 
     Examples:
 
@@ -52,29 +52,29 @@ def watch(
     try:
         with rf.watch(reference, from_revision=after, tags=tags) as changes:
             for alias in changes.aliases:
-                _print_step("snapshot", alias, _standing(alias), options)
+                _print_step("snapshot", alias, _current_state(alias), options)
             for change in changes:
                 _print_step("change", change, _line(change), options)
     except KeyboardInterrupt:
-        # Ctrl-C is the way to end a watch.
+        # Ctrl-C is the normal end of a watch.
         return 0
     return 0
 
 
-def _print_step(kind: str, step: v1.Alias | v1.AliasChange, line: str, options: Reading) -> None:
+def _print_step(kind: str, step: v1.Alias | v1.AliasChange, line: str, options: ReadOptions) -> None:
     if options.json:
         print_json_line({kind: plain(step)})
     else:
         print(safe(line), flush=True)
 
 
-def _standing(alias: v1.Alias) -> str:
-    held = version_of(alias.version)
-    return f"{moment(alias.moved_at)}  revision {alias.revision}  {alias.model}@{alias.alias} is {held}"
+def _current_state(alias: v1.Alias) -> str:
+    name, version = f"{alias.model}@{alias.alias}", version_of(alias.version)
+    return f"{moment(alias.moved_at)}  revision {alias.revision}  {name} is {version}"
 
 
 def _line(change: v1.AliasChange) -> str:
     moved = f"{change.model}@{change.alias} {version_of(change.from_version)} -> {version_of(change.to_version)}"
-    why = f": {change.reason}" if change.reason else ""
+    reason = f": {change.reason}" if change.reason else ""
     head = f"{moment(change.time)}  revision {change.revision}  {moved}"
-    return f"{head}  {cause_of(change)} by {change.actor}{why}"
+    return f"{head}  {cause_of(change)} by {change.actor}{reason}"

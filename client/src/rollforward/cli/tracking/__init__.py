@@ -1,1 +1,1 @@
-"""Commands about experiments, runs, metrics, logged models and artifacts."""
+"""Commands for experiments, runs, metrics, logged models and artifacts."""

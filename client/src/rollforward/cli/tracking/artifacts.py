@@ -1,4 +1,4 @@
-"""The commands about artifacts: list the files of one, collect garbage."""
+"""The `artifacts` commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cyclopts import App, Parameter
 
 import rollforward as rf
-from rollforward.cli.options import DEFAULTS, READING, Options, Reading, examples, flag
+from rollforward.cli.options import DEFAULTS, READ_DEFAULTS, Options, ReadOptions, examples, flag
 from rollforward.cli.output.progress import bar
 from rollforward.cli.output.tables import grid, pairs
 from rollforward.cli.times import read_duration
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from cyclopts import Token
     from rich.console import RenderableType
 
-artifacts: Final = App(name="artifacts", help="List files of artifacts, collect garbage.")
+artifacts: Final = App(name="artifacts", help="List files of artifacts, remove unreferenced ones.")
 
 
 def _seconds(_hint: type, tokens: Sequence[Token]) -> int:
     text = tokens[0].value
     span = timedelta(seconds=int(text)) if text.isascii() and text.isdecimal() else read_duration(text)
     if span is None:
-        raise ValueError(f"invalid duration {text!r}: expected one such as 24h, 7d or 3600")
+        raise ValueError(f"invalid duration {text!r}: expected one such as 24h, 7d or 3600 (seconds)")
     return int(span.total_seconds())
 
 
@@ -37,7 +37,7 @@ def _seconds(_hint: type, tokens: Sequence[Token]) -> int:
         "artifacts list fraud-detector@champion", "artifacts list runs:/cd83fa2c/model --path weights"
     ),
 )
-def list_files(reference: Reference, /, *, path: Part = "", options: Reading = READING) -> None:
+def list_files(reference: Reference, /, *, path: Part = "", options: ReadOptions = READ_DEFAULTS) -> None:
     """List the files of an artifact, with their sizes and digests."""
     options.connect()
     found = rf.list_files(full(reference), path)
@@ -48,7 +48,7 @@ def list_files(reference: Reference, /, *, path: Part = "", options: Reading = R
 @artifacts.command(name="gc", help_epilogue=examples("artifacts gc --dry-run", "artifacts gc --min-age 7d"))
 def gc(
     *,
-    dry_run: Annotated[bool, flag("Only report what would be done.")] = False,
+    dry_run: Annotated[bool, flag("Only print what would be removed.")] = False,
     min_age: Annotated[
         int,
         Parameter(
@@ -60,9 +60,9 @@ def gc(
     ] = 24 * 60 * 60,
     options: Options = DEFAULTS,
 ) -> None:
-    """Collect garbage: set aside unreferenced blobs, and remove those set aside long enough ago.
+    """Set unreferenced blobs aside, and remove those that were set aside long enough ago.
 
-    What a version was ever registered with stays, deleted or not, and so do the artifacts of runs and logged models.
+    Artifacts of versions, runs and logged models stay, even deleted ones.
     """
     options.connect()
     last = rf.v1.CollectGarbageResponse()

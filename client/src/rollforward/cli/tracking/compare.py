@@ -1,4 +1,4 @@
-"""The command that compares runs."""
+"""The `runs compare` command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rollforward.cli.identifiers import experiment_named, run_ids
 from rollforward.cli.options import DEFAULTS, Experiments, Filter, Limit, Options, OrderBy, flag
 from rollforward.cli.output.failures import UsageError
 from rollforward.cli.output.tables import grid, number, short_id
-from rollforward.cli.output.truncation import shortened
+from rollforward.cli.output.truncation import truncated
 from rollforward.cli.tracking.run_tables import NO_RUNS
 
 if TYPE_CHECKING:
@@ -28,23 +28,26 @@ _SUMMARY = ("last", "min", "max", "count")
 
 
 def compare(
-    *runs: Annotated[str, Parameter(name="RUN", help="By id, a unique prefix of it, or a unique name; several.")],
+    *runs: Annotated[str, Parameter(name="RUN", help="Runs by id, a unique prefix of it, or a unique name.")],
     experiment: Experiments = (),
     where: Annotated[
-        Filter, Parameter(name="--filter", metavar="FILTER", help='Instead: runs such as "metrics.auc > 0.9".')
+        Filter,
+        Parameter(
+            name="--filter", metavar="FILTER", help='Compare matching runs instead, such as "metrics.auc > 0.9".'
+        ),
     ] = "",
     order_by: Annotated[OrderBy, Parameter(metavar="FIELD", help='Such as "metrics.auc DESC".')] = "",
     limit: Limit = 10,
-    equal: Annotated[bool, flag("Include parameters and attributes that do not differ.")] = False,
+    equal: Annotated[bool, flag("Include equal parameters and attributes.")] = False,
     as_csv: Annotated[bool, flag("Print CSV, a line for each run.", name="--csv")] = False,
     options: Options = DEFAULTS,
 ) -> None:
     """Compare runs side by side: the parameters that differ, and each metric's last, minimum and maximum."""
     searched = bool(experiment or where or order_by)
     if searched == bool(runs):
-        raise UsageError("compare takes either RUN ... or --experiment, --filter or --order-by")
+        raise UsageError("expected either RUN ..., or --experiment, --filter or --order-by")
     if as_csv and options.json:
-        raise UsageError("--csv and -o json exclude each other")
+        raise UsageError("--csv and -o json cannot be combined: use one of them")
     options.connect()
     if searched:
         found = rf.search_runs([experiment_named(name) for name in experiment], where, order_by=order_by, limit=limit)
@@ -59,7 +62,7 @@ def compare(
 
 
 def _cells(line: Sequence[object]) -> list[object]:
-    # Numbers stay numbers, also negative ones.
+    # Negative numbers must not be escaped as formulas.
     return [csv_cell(value) if isinstance(value, str) and not _is_number(value) else value for value in line]
 
 
@@ -88,7 +91,7 @@ def _side_by_side(compared: rf.RunsComparison) -> RenderableType:
     rows += [(one.key, *(value or "-" for value in one.values)) for one in compared.attributes if one.key != "name"]
     rows += [(one.key, *("-" if value is None else value for value in one.values)) for one in compared.params]
     rows += [(one.key, *map(_measured, one.summaries)) for one in compared.metrics]
-    return grid(("", *(run.name for run in compared.runs)), shortened(rows))
+    return grid(("", *(run.name for run in compared.runs)), truncated(rows))
 
 
 def _measured(summary: v1.MetricSummary | None) -> str:

@@ -1,4 +1,4 @@
-"""The command that downloads an artifact."""
+"""The `download` command."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ Reference = Annotated[
     Parameter(name="REFERENCE", help="MODEL@ALIAS, models:/MODEL/VERSION, runs:/RUN/PATH, or sha256:HEX."),
 ]
 Target = Annotated[
-    Path | None, Parameter(name="TARGET", help="A new or empty directory; default a cache: do not change it.")
+    Path | None,
+    Parameter(name="TARGET", help="A new or empty directory; default the shared cache, which is read-only."),
 ]
 
 
@@ -29,9 +30,9 @@ Part = Annotated[
 
 
 def download(reference: Reference, target: Target = None, /, *, path: Part = "", options: Options = DEFAULTS) -> None:
-    """Download an artifact or a part of it, verify every byte, and print the directory of its files.
+    """Download an artifact or a part of it, verify every byte, and print its directory.
 
-    Files keep the paths that they have in the artifact.
+    Files keep their paths in the artifact.
 
     Examples:
 
@@ -49,7 +50,7 @@ def download(reference: Reference, target: Target = None, /, *, path: Part = "",
 
 
 def full(reference: str) -> str:
-    """Return a reference as the SDK reads it: without a scheme it is a model's; a run may be a prefix of its id."""
+    """Return a reference with its scheme, by default models:/, and the full id of a run."""
     if reference.startswith("runs:/"):
         run, slash, path = reference.removeprefix("runs:/").partition("/")
         return f"runs:/{run_id(run)}{slash}{path}"

@@ -1,4 +1,4 @@
-"""The commands about experiments."""
+"""The `experiments` commands."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def list_experiments(
     limit: Limit = 100,
     options: Options = DEFAULTS,
 ) -> None:
-    """List experiments, newest first or in the order asked for."""
+    """List experiments, newest first or in the given order."""
     options.connect()
     found = rf.list_experiments(filter=where, order_by=order_by, lifecycle="all" if deleted else "active", limit=limit)
     options.show(found, lambda: _experiments(found))
@@ -71,7 +71,7 @@ def show(experiment: Name, /, *, limit: Limit = 20, options: Options = DEFAULTS)
         print_json({**plain(found), "runs": [plain_run(run, found.name) for run in runs]})
         return
     table = runs_table(runs, {found.experiment_id: found.name}, wide=options.wide)
-    print_table(Group(_payloads(found), "", table), wide=options.wide)
+    print_table(Group(_details(found), "", table), wide=options.wide)
 
 
 @app.command(help_epilogue=examples("experiments create fraud --tag team=risk --tag tier=1"))
@@ -84,7 +84,7 @@ def create(
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Create an experiment; a run creates a missing one too."""
+    """Create an experiment; starting a run also creates it if it is missing."""
     tags = read_pairs(tag)
     options.connect()
     _show(rf.create_experiment(name, tags=tags, reason=reason, request_id=request_id), options)
@@ -100,7 +100,7 @@ def rename(
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Change an experiment's name; the old one can be used again."""
+    """Rename an experiment; its old name becomes free."""
     options.connect()
     found = experiment_named(experiment)
     rf.rename_experiment(found, new_name, reason=reason, request_id=request_id)
@@ -144,7 +144,7 @@ def untag(
 def delete(
     experiment: Name, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS
 ) -> None:
-    """Delete an experiment with its runs and logged models; history stays, and it can be restored."""
+    """Delete an experiment with its runs and logged models; the history stays, and it can be restored."""
     options.connect()
     found = experiment_named(experiment)
     rf.delete_experiment(found, reason=reason, request_id=request_id)
@@ -155,7 +155,7 @@ def delete(
 def restore(
     experiment: Name, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS
 ) -> None:
-    """Restore a deleted experiment; of several with one name, the one deleted last."""
+    """Restore a deleted experiment; if several have the name, the one deleted last."""
     options.connect()
     found = experiment_named(experiment)
     rf.restore_experiment(found, reason=reason, request_id=request_id)
@@ -164,7 +164,7 @@ def restore(
 
 def _show(experiment_id: str, options: Options) -> None:
     found = rf.get_experiment(experiment_id=experiment_id)
-    options.show(found, lambda: _payloads(found))
+    options.show(found, lambda: _details(found))
 
 
 def _experiments(found: Sequence[v1.Experiment]) -> RenderableType:
@@ -182,7 +182,7 @@ def _experiments(found: Sequence[v1.Experiment]) -> RenderableType:
     return grid(("NAME", "ID>", "CREATED", "UPDATED", "ACTOR", "TAGS"), rows, empty="no experiments match")
 
 
-def _payloads(one: v1.Experiment) -> RenderableType:
+def _details(one: v1.Experiment) -> RenderableType:
     return pairs(
         {"experiment": one.name, "id": one.experiment_id, "tags": labels(one.tags)}
         | {"created": f"{moment(one.created_at)} by {one.actor}", "updated": moment(one.updated_at)}

@@ -1,4 +1,4 @@
-"""The commands about logged models."""
+"""The `logged-models` commands."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from rollforward.cli.options import (
     examples,
     read_pairs,
 )
-from rollforward.cli.output.tables import grid, moment, number, pairs, short_id, word
-from rollforward.cli.output.truncation import shortened
+from rollforward.cli.output.tables import enum_name, grid, moment, number, pairs, short_id
+from rollforward.cli.output.truncation import truncated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,14 +50,15 @@ def list_logged_models(
     *,
     experiment: Experiments = (),
     where: Annotated[
-        Filter, Parameter(name="--filter", metavar="FILTER", help="Such as \"metrics.auc > 0.9 AND name = 'trees'\".")
+        Filter,
+        Parameter(name="--filter", metavar="FILTER", help="Such as \"metrics.auc > 0.9 AND name = 'trees'\"."),
     ] = "",
     order_by: Annotated[OrderBy, Parameter(metavar="FIELD", help='Such as "metrics.auc DESC".')] = "",
     deleted: Deleted = False,
     limit: Limit = 100,
     options: Options = DEFAULTS,
 ) -> None:
-    """List logged models, newest first or in the order asked for."""
+    """List logged models, newest first or in the given order."""
     options.connect()
     found = rf.search_logged_models(
         [experiment_named(name) for name in experiment],
@@ -71,7 +72,7 @@ def list_logged_models(
 
 @app.command(help_epilogue=examples("logged-models show MODEL-ID -o json"))
 def show(model: ModelId, /, *, options: Options = DEFAULTS) -> None:
-    """Show one logged model: parameters, tags, metrics, files."""
+    """Show a logged model: its parameters, tags, metrics and files."""
     options.connect()
     _show(logged_model_id(model), options)
 
@@ -109,7 +110,7 @@ def untag(
 def delete(
     model: ModelId, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS
 ) -> None:
-    """Delete a logged model; its history stays, and it can be restored."""
+    """Delete a logged model; the history stays, and it can be restored."""
     _change(model, options, lambda found: rf.delete_logged_model(found, reason=reason, request_id=request_id))
 
 
@@ -164,11 +165,11 @@ def _model(one: v1.LoggedModel) -> RenderableType:
         (metric.key, number(metric.value), str(metric.step), metric.run_id, _dataset(metric)) for metric in one.metrics
     ]
     tables = ((("KIND", "KEY", "VALUE"), labels), (("METRIC", "VALUE>", "STEP>", "RUN", "DATASET"), metrics))
-    return Group(fields, *(part for headers, rows in tables if rows for part in ("", grid(headers, shortened(rows)))))
+    return Group(fields, *(part for headers, rows in tables if rows for part in ("", grid(headers, truncated(rows)))))
 
 
 def _status(one: v1.LoggedModel) -> str:
-    return word(rf.v1.LoggedModelStatus.DESCRIPTOR, one.status) or "-"
+    return enum_name(rf.v1.LoggedModelStatus.DESCRIPTOR, one.status) or "-"
 
 
 def _dataset(metric: v1.LoggedModelMetric) -> str:

@@ -1,4 +1,4 @@
-"""A metric drawn with characters: a column for each interval, from its least to its greatest value, with its mean."""
+"""A text chart of a metric: a column for each interval, from its minimum to its maximum, with its mean."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _LINES: Final = 12
 
 
 def chart(series: MetricIntervals, first: str, last: str) -> str:
-    """Return a chart as wide as the series has intervals; `first` and `last` label its ends."""
+    """Return a chart with a column per interval; `first` and `last` label its ends."""
     bottom, top = _range(series)
     if math.isnan(bottom):
-        return "no value is a finite number"
+        return "no finite values"
     columns = _columns(series, bottom, top)
     names = [""] * _LINES
     names[0], names[-1] = number(top), number(bottom)
@@ -29,8 +29,8 @@ def chart(series: MetricIntervals, first: str, last: str) -> str:
         f"{name:>{width}} {_axis()}{''.join(column[at] for column in columns).rstrip()}"
         for at, name in enumerate(names)
     ]
-    room = max(1, series.intervals - len(first) - len(last))
-    return "\n".join([*lines, f"{'':{width}}  {first}{' ' * room}{last}"])
+    gap = max(1, series.intervals - len(first) - len(last))
+    return "\n".join([*lines, f"{'':{width}}  {first}{' ' * gap}{last}"])
 
 
 def _range(series: MetricIntervals) -> tuple[float, float]:
@@ -41,20 +41,20 @@ def _range(series: MetricIntervals) -> tuple[float, float]:
 def _columns(series: MetricIntervals, bottom: float, top: float) -> Sequence[Sequence[str]]:
     span, point = ("│", "•") if _unicode() else ("|", "*")
     columns = [[" "] * _LINES for _ in range(series.intervals)]
-    for at, least, greatest, mean in zip(series.numbers, series.min, series.max, series.mean, strict=True):
-        if math.isnan(least):
+    for at, minimum, maximum, mean in zip(series.numbers, series.min, series.max, series.mean, strict=True):
+        if math.isnan(minimum):
             continue
-        low, high = _line(least, bottom, top), _line(greatest, bottom, top)
+        low, high = _line(minimum, bottom, top), _line(maximum, bottom, top)
         for line in range(high, low + 1):
             columns[at][line] = span
-        # Of infinities of both signs there is no mean.
+        # Infinities of both signs have no mean.
         middle = (low + high) // 2 if math.isnan(mean) else _line(mean, bottom, top)
         columns[at][middle] = point
     return columns
 
 
 def _line(value: float, bottom: float, top: float) -> int:
-    """Which line a value is on, from the top; halves, because the difference of large numbers may be infinite."""
+    """Return the line of a value, from the top; it halves values because their difference may overflow."""
     span = top / 2 - bottom / 2
     if not span:
         return _LINES // 2

@@ -1,4 +1,4 @@
-"""The command that shows a metric's points."""
+"""The `runs metrics` command."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rollforward.cli.output.tables import number, print_json, safe
 from rollforward.cli.tracking.metric_chart import chart
 
 _LABEL_COLUMNS: Final = 16
-_WIDEST: Final = 200
+_MAX_INTERVALS: Final = 200
 
 
 def metrics(
@@ -27,24 +27,28 @@ def metrics(
     key: Annotated[str, Parameter(name="METRIC", help="The metric's name.")],
     /,
     *,
-    axis: Annotated[Literal["step", "time"], Parameter(metavar="AXIS", help="What the chart is drawn over.")] = "step",
+    axis: Annotated[
+        Literal["step", "time"], Parameter(metavar="AXIS", help="The chart's axis: step or time.")
+    ] = "step",
     intervals: Annotated[
         int | None,
-        Parameter(metavar="N", validator=Number(gte=1), help="How many; default as many as the terminal has room for."),
+        Parameter(
+            metavar="N", validator=Number(gte=1), help="Number of intervals; default as many as fit the terminal."
+        ),
     ] = None,
-    as_csv: Annotated[bool, flag("Print all points as CSV instead: step,time,value.", name="--csv")] = False,
+    as_csv: Annotated[bool, flag("Print all points as CSV: step,time,value.", name="--csv")] = False,
     options: Options = DEFAULTS,
 ) -> None:
-    """Draw a metric of a run: in each interval its minimum, maximum and mean."""
+    """Draw a chart of a run's metric: minimum, maximum and mean per interval."""
     if as_csv and options.json:
-        raise UsageError("--csv and -o json exclude each other")
+        raise UsageError("--csv and -o json cannot be combined: use one of them")
     options.connect()
     run = run_id(run)
     if as_csv:
         _print_points(run, key)
         return
     if intervals is None:
-        intervals = min(_WIDEST, max(20, shutil.get_terminal_size().columns - _LABEL_COLUMNS))
+        intervals = min(_MAX_INTERVALS, max(20, shutil.get_terminal_size().columns - _LABEL_COLUMNS))
     found = rf.metric_intervals(run, key, intervals, axis=axis)
     if not found:
         raise rf.NotFound("METRIC_NOT_FOUND", f"run {run} has no metric {key!r}", {"run_id": run, "key": key})
@@ -54,13 +58,13 @@ def metrics(
     summary = rf.get_run(run).metrics[key]
     extremes = f"min {number(summary.min)}, max {number(summary.max)}, {summary.count} points"
     print(safe(f"{key}: last {number(summary.last)} at step {summary.last_step}, {extremes}"))
-    print(chart(found[0], *(_place(place, axis) for place in (found[0].start, found[0].end))))
+    print(chart(found[0], *(_axis_label(place, axis) for place in (found[0].start, found[0].end))))
 
 
 def _print_points(run: str, key: str) -> None:
     lines = csv.writer(sys.stdout, lineterminator="\n")
     for at, page in enumerate(rf.metric_points(run, key)):
-        if not at:  # what is refused prints nothing
+        if not at:  # print no header if the call fails
             lines.writerow(("step", "time", "value"))
         lines.writerows(zip(page.steps, map(milliseconds, page.timestamps), page.values, strict=True))
 
@@ -72,9 +76,9 @@ def _plain(series: rf.MetricIntervals, axis: str) -> dict[str, object]:
     return found
 
 
-def _place(place: int, axis: str) -> str:
+def _axis_label(place: int, axis: str) -> str:
     if axis == "step":
         return str(place)
     shown = milliseconds(place)
-    # A job may have logged any number as a time.
+    # A time out of range stays a number.
     return f"{shown} ms" if isinstance(shown, int) else f"{shown.partition('.')[0]}Z"

@@ -1,4 +1,4 @@
-"""How runs look in tables."""
+"""Tables of runs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from rich.console import Group
 
 import rollforward as rf
-from rollforward.cli.output.tables import grid, labels, lasting, moment, number, pairs, short_id, word
-from rollforward.cli.output.truncation import shortened
+from rollforward.cli.output.tables import duration_text, enum_name, grid, labels, moment, number, pairs, short_id
+from rollforward.cli.output.truncation import truncated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from rollforward import v1
 
 NO_RUNS: Final = "no runs match"
-# More would not be read in a line.
+# The maximum number of metrics in a line.
 _LISTED_METRICS: Final = 100
 
 
 def status_of(run: v1.Run) -> str:
-    """Return a run's status as a word."""
-    return word(rf.v1.RunStatus.DESCRIPTOR, run.status) or "-"
+    """Return a run's status."""
+    return enum_name(rf.v1.RunStatus.DESCRIPTOR, run.status) or "-"
 
 
 def runs_table(found: Iterable[v1.Run], experiments: Mapping[str, str], *, wide: bool = False) -> RenderableType:
-    """Return a line for each run; `experiments` are names by id."""
+    """Return a table of runs; `experiments` are names by id."""
     runs = list(found)
     nested = any(run.parent_run_id for run in runs)
     headers = ["RUN", "NAME~", "EXPERIMENT~", "STATUS", "STARTED", "DURATION>"]
@@ -43,13 +43,13 @@ def runs_table(found: Iterable[v1.Run], experiments: Mapping[str, str], *, wide:
 
 
 def latest(run: v1.Run) -> str:
-    """Return the last value of each metric: "accuracy=0.96 loss=0.1"."""
+    """Return the last value of each metric, such as "accuracy=0.96 loss=0.1"."""
     keys = sorted(run.metrics)[:_LISTED_METRICS]
     return " ".join(f"{key}={number(run.metrics[key].last)}" for key in keys)
 
 
-def run_facts(run: v1.Run, experiment: str = "") -> RenderableType:
-    """Return everything about one run."""
+def run_details(run: v1.Run, experiment: str = "") -> RenderableType:
+    """Return the details of one run."""
     sections = (
         (("KIND", "KEY", "VALUE"), _labels(run)),
         (("METRIC", "LAST>", "STEP>", "MIN>", "MAX>", "POINTS>"), _metrics(run)),
@@ -57,11 +57,11 @@ def run_facts(run: v1.Run, experiment: str = "") -> RenderableType:
         (("LOGGED MODEL", "STEP>"), [(one.model_id, str(one.step)) for one in run.outputs]),
         (("ARTIFACT", "FILES>", "BYTES>", "DIGEST"), _artifacts(run)),
     )
-    tables = [part for headers, rows in sections if rows for part in ("", grid(headers, shortened(rows)))]
-    return Group(_payloads(run, experiment), *tables)
+    tables = [part for headers, rows in sections if rows for part in ("", grid(headers, truncated(rows)))]
+    return Group(_details(run, experiment), *tables)
 
 
-def _payloads(run: v1.Run, experiment: str) -> RenderableType:
+def _details(run: v1.Run, experiment: str) -> RenderableType:
     source = run.source
     commit = " ".join(part for part in (source.git_commit, source.git_branch, _dirty(source)) if part)
     experiment = f"{experiment} (id:{run.experiment_id})" if experiment else f"id:{run.experiment_id}"
@@ -78,7 +78,7 @@ def _payloads(run: v1.Run, experiment: str) -> RenderableType:
 def _duration(run: v1.Run) -> str:
     if not (run.HasField("start_time") and run.HasField("end_time")):
         return "-"
-    return lasting(timedelta(microseconds=(run.end_time.ToNanoseconds() - run.start_time.ToNanoseconds()) / 1000))
+    return duration_text(timedelta(microseconds=(run.end_time.ToNanoseconds() - run.start_time.ToNanoseconds()) / 1000))
 
 
 def _dirty(source: v1.RunSource) -> str:

@@ -1,4 +1,4 @@
-"""The commands about runs."""
+"""The `runs` commands."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from rollforward.cli.options import (
 from rollforward.cli.output.tables import plain_run, print_json, print_table
 from rollforward.cli.tracking.compare import compare
 from rollforward.cli.tracking.metrics import metrics
-from rollforward.cli.tracking.run_tables import run_facts, runs_table
+from rollforward.cli.tracking.run_tables import run_details, runs_table
 from rollforward.cli.tracking.watch_runs import watch
 
 if TYPE_CHECKING:
@@ -82,11 +82,11 @@ def list_runs(
     ] = "",
     order_by: Annotated[OrderBy, Parameter(metavar="FIELD", help='Such as "metrics.auc DESC".')] = "",
     deleted: Deleted = False,
-    packages: Annotated[bool, flag("With -o json: include the packages that each run had installed.")] = False,
+    packages: Annotated[bool, flag("With -o json, include each run's installed packages.")] = False,
     limit: Limit = 100,
     options: Options = DEFAULTS,
 ) -> None:
-    """List runs, newest first or in the order asked for."""
+    """List runs, newest first or in the given order."""
     options.connect()
     found = rf.search_runs(
         [experiment_named(name) for name in experiment],
@@ -100,7 +100,7 @@ def list_runs(
 
 @app.command(help_epilogue=examples("runs show cd83fa2c", "runs show 5f0c0f6d4a8e4f5b9d5a3a1f0c9b7e21 -o json"))
 def show(run: RunId, /, *, options: Options = DEFAULTS) -> None:
-    """Show one run: parameters, tags, metrics, datasets, logged models, artifacts."""
+    """Show a run: its parameters, tags, metrics, datasets, logged models and artifacts."""
     options.connect()
     _show(run_id(run), options)
 
@@ -115,7 +115,7 @@ def rename(
     request_id: RequestId = None,
     options: Options = DEFAULTS,
 ) -> None:
-    """Change a run's name."""
+    """Rename a run."""
     _change(run, options, lambda found: rf.rename_run(found, new_name, reason=reason, request_id=request_id))
 
 
@@ -162,7 +162,7 @@ def untag(
 
 @app.command(help_epilogue=examples("runs delete RUN --reason 'the data was wrong'"))
 def delete(run: RunId, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS) -> None:
-    """Delete a run; its history stays, and it can be restored."""
+    """Delete a run; the history stays, and it can be restored."""
     _change(run, options, lambda found: rf.delete_run(found, reason=reason, request_id=request_id))
 
 
@@ -191,4 +191,4 @@ def _change(run: str, options: Options, change: Callable[[str], None]) -> None:
 def _show(run: str, options: Options) -> None:
     found = rf.get_run(run)
     name = experiment_names([found.experiment_id])[found.experiment_id]
-    options.show(plain_run(found, name, packages=True), lambda: run_facts(found, name))
+    options.show(plain_run(found, name, packages=True), lambda: run_details(found, name))

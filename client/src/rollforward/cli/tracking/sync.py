@@ -1,4 +1,4 @@
-"""The command that delivers what jobs left behind."""
+"""The `sync` command."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from cyclopts import Parameter
 
 import rollforward as rf
 from rollforward._printable import printable
-from rollforward.cli.options import DELIVERING, Delivering, flag
-from rollforward.cli.output.failures import REFUSED, UsageError
+from rollforward.cli.options import SYNC_DEFAULTS, SyncOptions, flag
+from rollforward.cli.output.failures import EXIT_FAILURE, UsageError
 from rollforward.cli.output.progress import bar
 from rollforward.cli.output.tables import document, grid, print_json_line
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def sync(
     directory: Annotated[
         Path | None,
-        Parameter(name="DIR", help="The journals' directory; default ROLLFORWARD_JOURNAL, else this user's."),
+        Parameter(name="DIR", help="The directory of journals; default ROLLFORWARD_JOURNAL, else the user's."),
     ] = None,
     /,
     *,
@@ -33,12 +33,12 @@ def sync(
     every: Annotated[
         float, Parameter(metavar="SECONDS", help="With --watch: the pause between two deliveries.")
     ] = 10.0,
-    options: Delivering = DELIVERING,
+    options: SyncOptions = SYNC_DEFAULTS,
 ) -> int:
-    """Deliver what runs logged offline, during an outage, or before their job died.
+    """Deliver the records that runs logged offline, during an outage, or before their job died.
 
-    Each journal goes to the service that its job meant, or to --server, in the name of who logged it. Exit code 0:
-    nothing is left but what living jobs deliver themselves. 1: something could not be delivered, or was refused.
+    Each journal goes to the address that its job used, or to --server, in the name of the job's actor. Exit code 0:
+    all is delivered, except what live jobs deliver themselves. 1: a record was not delivered, or was rejected.
 
     Examples:
 
@@ -52,21 +52,21 @@ def sync(
         return _watch(directory, every, options)
     found = _sync(directory, options)
     options.show([_plain(one) for one in found], lambda: _table(found))
-    return REFUSED if any(_failed(one) for one in found) else 0
+    return EXIT_FAILURE if any(_failed(one) for one in found) else 0
 
 
-def _watch(directory: Path | None, every: float, options: Delivering) -> int:
+def _watch(directory: Path | None, every: float, options: SyncOptions) -> int:
     try:
         while True:
             for one in _sync(directory, options):
-                _say(one, options)
+                _print_result(one, options)
             time.sleep(every)
     except KeyboardInterrupt:
-        # Ctrl-C is the way to end a watch.
+        # Ctrl-C is the normal end of a watch.
         return 0
 
 
-def _sync(directory: Path | None, options: Delivering) -> list[rf.Synced]:
+def _sync(directory: Path | None, options: SyncOptions) -> list[rf.Synced]:
     with bar("sync", in_bytes=True) as advance:
         return rf.sync(directory, address=options.server, timeout=options.timeout, progress=advance)
 
@@ -79,7 +79,7 @@ def _plain(one: rf.Synced) -> dict[str, Any]:
     return {**document(one), "folder": str(one.folder)}
 
 
-def _say(one: rf.Synced, options: Delivering) -> None:
+def _print_result(one: rf.Synced, options: SyncOptions) -> None:
     if options.json:
         print_json_line(_plain(one))
     elif one.state != "alive" or one.delivered.total:
@@ -98,5 +98,5 @@ def _row(one: rf.Synced) -> tuple[str, ...]:
 
 
 def _table(found: Sequence[rf.Synced]) -> RenderableType:
-    headers = ("RUN", "STATE", "POINTS>", "REFUSED>", "WAITING BYTES>", "REASON")
+    headers = ("RUN", "STATE", "POINTS>", "EXIT_FAILURE>", "WAITING BYTES>", "REASON")
     return grid(headers, map(_row, found), empty="nothing to deliver")

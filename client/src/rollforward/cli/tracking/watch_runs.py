@@ -1,4 +1,4 @@
-"""The command that follows runs."""
+"""The `runs watch` command."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from rollforward.cli.identifiers import experiment_named, experiment_names, run_
 from rollforward.cli.options import DEFAULTS, Options
 from rollforward.cli.output.documents import milliseconds, plain_run
 from rollforward.cli.output.failures import UsageError
-from rollforward.cli.output.tables import document, labels, moment, number, plain, print_json_line, safe, word
-from rollforward.cli.tracking.run_tables import latest, run_facts, runs_table, status_of
+from rollforward.cli.output.tables import document, enum_name, labels, moment, number, plain, print_json_line, safe
+from rollforward.cli.tracking.run_tables import latest, run_details, runs_table, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,7 +37,7 @@ def watch(
         str,
         Parameter(
             name="RUN",
-            help="One run, by id, a unique prefix of it, or a unique name, until it ends.",
+            help="Watch a run until it ends; by id, a unique prefix of it, or a unique name.",
             show_default=False,
         ),
     ] = "",
@@ -45,26 +45,27 @@ def watch(
     *,
     experiment: Annotated[
         str | None,
-        Parameter(metavar="EXPERIMENT", help="Instead: all runs of an experiment, by name or id:NUMBER, until Ctrl-C."),
+        Parameter(metavar="EXPERIMENT", help="Watch all runs of an experiment until Ctrl-C; by name or id:NUMBER."),
     ] = None,
     after: Annotated[
         int | None,
-        Parameter(metavar="POSITION", validator=Number(gte=0), help="Only events after this position of the log."),
+        Parameter(
+            metavar="POSITION", validator=Number(gte=0), help="Start with the events after this position of the log."
+        ),
     ] = None,
     points: Annotated[
         bool, Parameter(name="--metrics", negative="--no-metrics", show_default=False, help="Include metric points.")
     ] = True,
     options: Options = DEFAULTS,
 ) -> int:
-    """Follow a run or the runs of an experiment: the current state, then every event.
+    """Print the current state of a run or of an experiment's runs, then every event.
 
-    On a terminal a table that changes with the runs, else a line for each event; with -o json each line is an object
-    with either `snapshot` or `change`. With --after there are lines on a terminal too, of the events after that
-    position, without the current state. A watch of one run ends with it: exit code 0 when it finished, 1 when it failed
-    or was killed.
+    On a terminal, this is a live table, else a line per event. With -o json, each line is an object with
+    either `snapshot` or `change`. With --after, it is always lines, of the events after that position, without the
+    current state. A watch of one run ends with the run: exit code 0 if it finished, 1 if it failed or was killed.
     """
     if bool(run) == (experiment is not None):
-        raise UsageError("watch takes either RUN or --experiment")
+        raise UsageError("expected either RUN or --experiment")
     options.connect()
     run = run and run_id(run)
     try:
@@ -75,19 +76,19 @@ def watch(
             metrics=points,
         )
         with followed:
-            # After a position there is no current state that could be drawn.
+            # With --after there is no current state to draw.
             if sys.stdout.isatty() and not options.json and after is None:
                 return _draw(followed, run)
             return _print(followed, run, options)
     except KeyboardInterrupt:
-        # Ctrl-C is the way to end a watch.
+        # Ctrl-C is the normal end of a watch.
         return 0
 
 
 def _print(followed: rf.RunsWatch, run_id: str, options: Options) -> int:
     runs = {run.run_id: run for run in followed.runs}
     for run in runs.values():
-        _print_step("snapshot", plain_run(run), _standing(run), options)
+        _print_step("snapshot", plain_run(run), _current_state(run), options)
     if (code := _code(runs, run_id)) is not None:
         return code
     for change in followed:
@@ -99,17 +100,17 @@ def _print(followed: rf.RunsWatch, run_id: str, options: Options) -> int:
 
 
 def _draw(followed: rf.RunsWatch, run_id: str) -> int:
-    """Redraws a table a few times a second, if there is something new."""
+    """Redraw a table when runs change, a few times a second at most."""
     runs = {run.run_id: run for run in followed.runs}
     names = experiment_names([run.experiment_id for run in runs.values()])
-    news: queue.SimpleQueue[v1.RunChange | Exception] = queue.SimpleQueue()
-    threading.Thread(target=_hear, args=(followed, news), daemon=True).start()
+    events: queue.SimpleQueue[v1.RunChange | Exception] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(followed, events), daemon=True).start()
     with Live(_table(runs, run_id, names), console=Console(highlight=False), auto_refresh=False) as live:
         while (code := _code(runs, run_id)) is None:
-            changes = [news.get()]
+            changes = [events.get()]
             time.sleep(_REFRESH_SECONDS)
-            while not news.empty():
-                changes.append(news.get())
+            while not events.empty():
+                changes.append(events.get())
             for change in changes:
                 if isinstance(change, Exception):
                     raise change
@@ -118,18 +119,18 @@ def _draw(followed: rf.RunsWatch, run_id: str) -> int:
     return code
 
 
-def _hear(followed: rf.RunsWatch, news: queue.SimpleQueue[v1.RunChange | Exception]) -> None:
+def _receive(followed: rf.RunsWatch, events: queue.SimpleQueue[v1.RunChange | Exception]) -> None:
     try:
         for change in followed:
-            news.put(change)
-    except Exception as error:  # noqa: BLE001 - it is raised where the table is drawn
-        news.put(error)
+            events.put(change)
+    except Exception as error:  # noqa: BLE001 - raised by the thread that draws the table
+        events.put(error)
 
 
 def _table(runs: dict[str, v1.Run], run_id: str, names: Mapping[str, str]) -> RenderableType:
     if run_id in runs:
-        return run_facts(runs[run_id], names.get(runs[run_id].experiment_id, ""))
-    # The newest first, as many as a screen has room for.
+        return run_details(runs[run_id], names.get(runs[run_id].experiment_id, ""))
+    # The newest runs first, as many as fit the screen.
     budget = max(1, Console().height - 2)
     return runs_table(list(runs.values())[: -budget - 1 : -1], names)
 
@@ -152,7 +153,7 @@ def _print_step(kind: str, step: Any, line: str, options: Options) -> None:
 def _plain_change(change: v1.RunChange) -> Any:
     found = plain(change)
     if change.HasField("metrics"):
-        # As numbers, not as packed bytes.
+        # Numbers in place of packed bytes.
         found["metrics"] = {key: _plain_points(points) for key, points in rf.points_of(change).items()}
     return found
 
@@ -162,19 +163,19 @@ def _plain_points(points: rf.MetricHistory) -> dict[str, Any]:
     return {"steps": document(points.steps), "times": times, "values": document(points.values)}
 
 
-def _standing(run: v1.Run) -> str:
+def _current_state(run: v1.Run) -> str:
     return f"{moment(run.start_time)}  {run.run_id} {run.name} is {status_of(run)}  {latest(run)}".rstrip()
 
 
 def _line(change: v1.RunChange, runs: dict[str, v1.Run]) -> str:
     name = runs[change.run_id].name if change.run_id in runs else ""
     head = " ".join(part for part in (change.run_id, name) if part)
-    return f"{moment(change.time)}  position {change.position}  {head}  {_words(change)}".rstrip()
+    return f"{moment(change.time)}  position {change.position}  {head}  {_describe(change)}".rstrip()
 
 
-def _words(change: v1.RunChange) -> str:
+def _describe(change: v1.RunChange) -> str:
     kind = change.WhichOneof("event") or "changed"
-    return _WORDS[kind](change) if kind in _WORDS else f"{kind} by {change.actor}"
+    return _DESCRIPTIONS[kind](change) if kind in _DESCRIPTIONS else f"{kind} by {change.actor}"
 
 
 def _logged(change: v1.RunChange) -> str:
@@ -182,10 +183,10 @@ def _logged(change: v1.RunChange) -> str:
     return " ".join(part for part in (labels(change.logged.params), labels(change.logged.tags), *removed) if part)
 
 
-_WORDS: Final[Mapping[str, Callable[[v1.RunChange], str]]] = {
+_DESCRIPTIONS: Final[Mapping[str, Callable[[v1.RunChange], str]]] = {
     "metrics": lambda change: " ".join(_points(key, points) for key, points in rf.points_of(change).items()),
     "logged": _logged,
-    "finished": lambda change: word(rf.v1.RunStatus.DESCRIPTOR, change.finished.status) or "",
+    "finished": lambda change: enum_name(rf.v1.RunStatus.DESCRIPTOR, change.finished.status) or "",
     "artifact": lambda change: f"artifact {change.artifact.path or '/'} {change.artifact.digest}",
     "renamed": lambda change: f"renamed, was {change.renamed.from_name}",
     "inputs": lambda change: "reads " + " ".join(one.dataset.name for one in change.inputs.inputs),
