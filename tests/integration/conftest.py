@@ -1,4 +1,4 @@
-"""What the integration tests share: one system, as `up` runs it."""
+"""Fixtures of the integration tests: one running system and its clients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.integration.up import Up, new_id, up
 
 @pytest.fixture(scope="session")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """A running system; each test takes models, runs and pods of its own."""
+    """Run one system for the session; each test uses its own models, runs and pods."""
     with up(tmp_path_factory.mktemp("up") / "data") as services:
         yield services
         assert services.program.terminate() == 0
@@ -22,19 +22,19 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 @pytest.fixture
 def model(system: Up) -> str:
-    """A model with two versions."""
+    """Create a model with two versions."""
     return system.new_model()
 
 
 @pytest.fixture(scope="module")
 def cli(system: Up) -> Cli:
-    """The program, against the running system."""
+    """Return a function that runs the command line against the system."""
     return program(system.address)
 
 
 @pytest.fixture(scope="module")
 def payloads(system: Up, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Facts]:
-    """Logged by the SDK, as a training job would."""
+    """Log an experiment and a model with the SDK, as a training job does."""
     files = tmp_path_factory.mktemp("model")
     (files / "weights.bin").write_bytes(bytes(range(256)) * 8192)
     (files / "labels.json").write_text('["good", "bad"]')
@@ -55,5 +55,5 @@ def payloads(system: Up, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 @pytest.fixture
 def alias(payloads: Facts) -> str:
-    """An alias that nobody moved yet."""
+    """Return an alias that is not set yet."""
     return f"{payloads.model}@a{new_id()}"

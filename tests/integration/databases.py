@@ -1,4 +1,4 @@
-"""Where rows are put: SQLite and PostgreSQL, each with one worker, so that what tests only read is laid once."""
+"""Databases for rows: SQLite and PostgreSQL, each on one worker, so that read-only rows are written once."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 from tests.servers.postgres import PostgresServer
 
 BOTH = [pytest.param(kind, marks=pytest.mark.xdist_group(f"rows-{kind}")) for kind in ("sqlite", "postgresql")]
-"""The parameters of a fixture that is given on both."""
+"""The parameters of a fixture that exists on both databases."""
 
 
 @contextmanager
 def place(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A new directory or a new database, as the parameter of the fixture that asks says."""
+    """Yield the location of a new directory or database, depending on the fixture's parameter."""
     if request.param == "sqlite":
         with TemporaryDirectory() as folder:
             yield folder

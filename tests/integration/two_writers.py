@@ -1,4 +1,4 @@
-"""All services twice over one log, as in two processes, and appends that are interrupted once they are written."""
+"""Two sets of all services over one log, like two processes; appends can be interrupted after they are written."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _append = JetStreamStore.append
 
 @dataclass(frozen=True, slots=True)
 class Interruption:
-    """What happens once an append is written: others act, and then its acknowledgement is lost, or comes.
+    """What happens once an append is written: another client acts, then the acknowledgement arrives or is lost.
 
     Attributes:
-        act: What others do.
-        error: What the append raises instead of an acknowledgement, if it does.
-        hangs: Whether it never answers, until its caller goes away.
+        act: What the other client does.
+        error: What the append raises instead of returning, if anything.
+        hangs: Whether the append never returns, until its caller disconnects.
     """
 
     act: Callable[[], object]
@@ -42,13 +42,13 @@ class Interruption:
 
 @dataclass(slots=True)
 class Writers:
-    """Two clients, each of services of its own over the same log.
+    """Two clients, each of its own services over the same log.
 
     Attributes:
-        one: A client of the first.
-        other: A client of the second.
-        address: Where the first listens.
-        artifacts: Where both keep artifacts.
+        one: A client of the first services.
+        other: A client of the second services.
+        address: The address of the first services.
+        artifacts: The artifact directory of both.
         interruptions: By request id, what happens to the first append of that request.
     """
 
@@ -59,14 +59,14 @@ class Writers:
     interruptions: dict[str, Interruption] = field(default_factory=dict)
 
     def catch_up(self) -> None:
-        """Returns once the rows that the first answers from have all that was written."""
+        """Wait until the first services' rows have reached the head of every log."""
         heads = ",".join(f"{log}={head}" for log, head in self.one.heads().items())
-        behind = (("rollforward-min-position", heads),)
-        self.one.registry.ListModels(v1.ListModelsRequest(page_size=1), metadata=behind, timeout=SECONDS)
-        self.one.webhooks.ListWebhooks(v1.ListWebhooksRequest(page_size=1), metadata=behind, timeout=SECONDS)
+        headers = (("rollforward-min-position", heads),)
+        self.one.registry.ListModels(v1.ListModelsRequest(page_size=1), metadata=headers, timeout=SECONDS)
+        self.one.webhooks.ListWebhooks(v1.ListWebhooksRequest(page_size=1), metadata=headers, timeout=SECONDS)
 
     def written(self, request_id: str) -> list[int]:
-        """The positions of the events that a request wrote."""
+        """Return the positions of the events that a request wrote."""
         heads = ",".join(f"{log}={head}" for log, head in self.one.heads().items())
         request = v1.ListEventsRequest(request_id=request_id)
         listed = self.one.audit.ListEvents(request, metadata=(("rollforward-min-position", heads),), timeout=SECONDS)
@@ -79,7 +79,7 @@ async def _interrupted(
     events: Sequence[NewEvent],
     expected: Mapping[str, int] | None = None,
 ) -> tuple[int, ...]:
-    """Appends as the real store does, and is interrupted."""
+    """Append as the real store does, then interrupt."""
     positions = await _append(store, events, expected)
     interruption = writers.interruptions.pop(events[0].metadata.request_id, None)
     if interruption:
@@ -93,7 +93,7 @@ async def _interrupted(
 
 @contextmanager
 def two_writers(home: Path) -> Iterator[Writers]:
-    """Two sets of all services over one log, with rows of their own."""
+    """Run two sets of all services over one log, each with its own rows."""
     with running_nats() as nats, pytest.MonkeyPatch.context() as patch, _Loop() as loop:
         settings = [
             Settings(
@@ -118,7 +118,7 @@ def two_writers(home: Path) -> Iterator[Writers]:
 
 
 class _Loop:
-    """An event loop on a thread of its own: the tests' clients block."""
+    """An event loop on its own thread, because the tests' clients block."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -138,7 +138,7 @@ class _Loop:
 
     @contextmanager
     def run(self, settings: Sequence[Settings]) -> Iterator[list[str]]:
-        """Runs services; gives their addresses."""
+        """Run services and yield their addresses."""
         running_all = _all_running(settings)
         yield self._do(running_all.__aenter__())
         self._do(running_all.__aexit__(None, None, None))

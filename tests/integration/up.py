@@ -1,4 +1,4 @@
-"""All services as `up` runs them: a process of its own on free ports, and a client that sees every refusal."""
+"""All services as `up` runs them, in their own process on free ports, with a client that checks rejections."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ ACTOR = (("rollforward-actor", "Zo%C3%AB"), ("rollforward-correlation-id", "toge
 
 
 def new_id() -> str:
-    """An id that nothing has."""
+    """Return a new id."""
     return uuid.uuid4().hex
 
 
-class ReadsItsWrites(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
-    """Sends with each call what the commands before it have answered, unless the call says otherwise."""
+class ReadYourWritesInterceptor(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
+    """An interceptor that makes each call wait for the positions of earlier commands, unless the call sets its own."""
 
     def __init__(self) -> None:
         self.seen: dict[str, int] = {}
         self.epochs: dict[str, int] = {}
 
     def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
-        """Adds the header, and takes in the answer's position."""
+        """Add the header, and record the position in the response."""
         call = continuation(self._with_seen(details), request)
         log = _LOGS.get(details.method.split("/")[1])
         if log and call.code() is grpc.StatusCode.OK and isinstance(at := getattr(call.result(), "position", 0), int):
@@ -50,7 +50,7 @@ class ReadsItsWrites(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInt
         return call
 
     def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
-        """Adds the header."""
+        """Add the header."""
         return continuation(self._with_seen(details), request)
 
     def _with_seen(self, details: Any) -> Any:
@@ -74,7 +74,9 @@ class Client:
 
     def __init__(self, address: str) -> None:
         options = [("grpc.enable_http_proxy", 0)]
-        self.channel = grpc.intercept_channel(grpc.insecure_channel(address, options=options), ReadsItsWrites())
+        self.channel = grpc.intercept_channel(
+            grpc.insecure_channel(address, options=options), ReadYourWritesInterceptor()
+        )
         self.policies = v1.PolicyServiceStub(self.channel)
         self.registry = v1.RegistryServiceStub(self.channel)
         self.tracking = v1.TrackingServiceStub(self.channel)
@@ -86,7 +88,7 @@ class Client:
         self.system = v1.SystemServiceStub(self.channel)
 
     def heads(self) -> dict[str, int]:
-        """The last position of each log."""
+        """Return the last position of each log."""
         status = self.system.GetStatus(v1.GetStatusRequest(), timeout=SECONDS)
         return {log.name: log.head for log in status.logs}
 
@@ -99,20 +101,21 @@ class Client:
         *,
         recorded: int = 0,
     ) -> RollforwardError:
-        """How a call is refused, as the SDK raises it; fails when it is not, or wrote other than so many events about
-        it to the registry's log.
+        """Return the error of a call that must be rejected.
+
+        Fail if it is accepted, or if the logs have grown by anything but `recorded` events in the registry log.
         """
         heads = self.heads()
         heads["registry"] += recorded
         try:
-            answer = method(request, metadata=tuple(headers), timeout=seconds)
+            response = method(request, metadata=tuple(headers), timeout=seconds)
         except grpc.RpcError as error:
             assert self.heads() == heads
             return from_rpc_error(error)
-        raise AssertionError(f"not refused: {answer}")
+        raise AssertionError(f"not refused: {response}")
 
     def upload(self, data: bytes = b"weights") -> str:
-        """Stores an artifact of one file; its digest."""
+        """Upload an artifact of one file; return its digest."""
         blob = self._upload_blob(data)
         manifest = v1.Manifest(files=[v1.ManifestFile(path="model.bin", size_bytes=len(data), digest=blob)])
         return self.artifacts.CreateManifest(v1.CreateManifestRequest(manifest=manifest), timeout=SECONDS).digest
@@ -124,34 +127,34 @@ class Client:
         return digest
 
     def new_experiment(self) -> str:
-        """A new experiment; its id."""
+        """Create an experiment; return its id."""
         request = v1.CreateExperimentRequest(name=new_id())
         return self.tracking.CreateExperiment(request, timeout=SECONDS).experiment_id
 
     def new_run(self) -> str:
-        """A run in an experiment of its own; its id."""
+        """Start a run in its own experiment; return its id."""
         run_id = new_id()
         experiment_id = self.new_experiment()
-        behind = (("rollforward-min-position", f"tracking={self.heads()['tracking']}"),)
+        headers_at_head = (("rollforward-min-position", f"tracking={self.heads()['tracking']}"),)
         request = v1.StartRunRequest(run_id=run_id, experiment_id=experiment_id)
-        self.tracking.StartRun(request, metadata=behind, timeout=SECONDS)
+        self.tracking.StartRun(request, metadata=headers_at_head, timeout=SECONDS)
         return run_id
 
     def new_model(self, versions: int = 2) -> str:
-        """A new model with so many versions; its name."""
+        """Create a model with so many versions; return its name."""
         name, digest = f"model-{new_id()}", self.upload()
         for _ in range(versions):
             self.registry.RegisterVersion(v1.RegisterVersionRequest(model=name, digest=digest), timeout=SECONDS)
         return name
 
     def move(self, model: str, version: int, alias: str = "champion", headers: Headers = ACTOR) -> v1.MoveAliasResponse:
-        """Moves an alias."""
+        """Move an alias."""
         request = v1.MoveAliasRequest(model=model, alias=alias, version=version, reason="because")
         return self.registry.MoveAlias(request, metadata=tuple(headers), timeout=SECONDS)
 
 
 class Up(Client):
-    """The services' process and a client of it. It ends with the `with` block."""
+    """The services' process, and a client of it; it ends with the `with` block."""
 
     def __init__(self, data: Path, *options: str) -> None:
         self.data = data
@@ -161,20 +164,20 @@ class Up(Client):
         command += ["--http", "127.0.0.1:0", *options]
         self.program = Program(command, data.with_suffix(".log"))
         _, line = self.program.line(" listens on ")
-        found = re.search(r"listens on (\S+) and (\S+)$", line)
-        assert found, line
-        self.address, self.http = found[1], found[2]
+        match = re.search(r"listens on (\S+) and (\S+)$", line)
+        assert match, line
+        self.address, self.http = match[1], match[2]
         super().__init__(self.address)
 
     @cached_property
     def pid(self) -> int:
-        """The process id."""
+        """Return the process id."""
         return self.program.pid
 
 
 @contextmanager
 def up(data: Path, *options: str) -> Iterator[Up]:
-    """Services over a data directory."""
+    """Run the services over a data directory."""
     services = Up(data, *options)
     try:
         yield services

@@ -1,4 +1,4 @@
-"""What names an artifact, in the rows of both databases: what garbage collections keep."""
+"""Which artifacts the rows of both databases reference, so that garbage collection keeps them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ A, B, C, D, E = (f"sha256:{letter * 64}" for letter in "abcde")
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where rows are kept."""
-    found: str = request.getfixturevalue("postgres_url") if request.param == "postgresql" else str(tmp_path)
-    return found
+    """Return the location of the rows."""
+    location: str = request.getfixturevalue("postgres_url") if request.param == "postgresql" else str(tmp_path)
+    return location
 
 
-def test_every_version_that_was_ever_registered_names_its_artifact(location: str) -> None:
+def test_every_version_ever_registered_references_its_artifact(location: str) -> None:
     registered = [[A, B, A], [B], [C, A, C]]
     generations = Generations(registered_digests.NamedArtifactsProjection(), Database(location))
     rows = generations.create_live()
@@ -47,13 +47,13 @@ def test_every_version_that_was_ever_registered_names_its_artifact(location: str
     rows.close()
 
 
-def test_runs_and_logged_models_name_their_artifacts_as_they_stand(location: str) -> None:
+def test_runs_and_logged_models_reference_current_artifacts(location: str) -> None:
     rows = TrackingRows(location)
     experiment = rows.experiment("e")
     run, other = rows.run(experiment), rows.run(experiment)
     model, without = rows.model(experiment, "net"), rows.model(experiment, "none")
     rows.append(v1.ArtifactLogged(run_id=run, path="model", digest=A))
-    rows.append(v1.ArtifactLogged(run_id=run, path="model", digest=B))  # in the place of the other
+    rows.append(v1.ArtifactLogged(run_id=run, path="model", digest=B))  # replaces the first
     rows.append(v1.ArtifactLogged(run_id=other, path="", digest=B), v1.ArtifactLogged(run_id=other, path="x", digest=C))
     rows.append(v1.LoggedModelArtifactLogged(model_id=model, digest=D))
     rows.append(v1.LoggedModelArtifactLogged(model_id=model, digest=E))

@@ -1,4 +1,4 @@
-"""The registry's rows in a real database, filled append by append."""
+"""The registry's rows in a real database, written append by append."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from services.registry.projection.apply import RegistryProjection
 T = TypeVar("T")
 
 SECOND = 1_000_000_000
-"""In nanoseconds."""
+"""One second, in nanoseconds."""
 
 BEGAN = 1_700_000_000 * SECOND
-"""When the first append was recorded; each later one a second after the one before."""
+"""The time of the first append; each later one is a second after the one before."""
 
 
 def digest(number: int) -> str:
-    """A digest."""
+    """Return a digest."""
     return f"sha256:{number:064x}"
 
 
 class RegistryRows:
-    """Rows and the log that they are of."""
+    """Rows, and the log that they are computed from."""
 
     def __init__(self, location: str) -> None:
         self._generations = Generations(RegistryProjection(), Database(location))
         self._rows = self._generations.create_live()
         self._origins: dict[str, str] = {}
         self._versions: dict[str, int] = {}
-        self._held: dict[tuple[str, str], int] = {}
+        self._current: dict[tuple[str, str], int] = {}
         self.position = 0
         self.appends = 0
 
     def append(self, *payloads: Message, actor: str = "Zoë", reason: str = "", stream: str = "") -> int:
-        """Applies one append; returns its revision."""
+        """Apply one append; return its revision."""
         end, time = self.position + len(payloads), BEGAN + self.appends * SECOND
         batch = [
             RecordedEvent(
@@ -62,7 +62,7 @@ class RegistryRows:
         return end
 
     def stream_of(self, payload: Message) -> str:
-        """The stream of a fact, by the names that models have now."""
+        """Return the stream of an event, by the current names of models."""
         match payload:
             case v1.PolicySet() | v1.PolicyRemoved():
                 return POLICIES_STREAM
@@ -73,11 +73,11 @@ class RegistryRows:
                 return model_stream(self._origins.get(name, name))
 
     def create(self, name: str, description: str = "", **tags: str) -> int:
-        """Creates a model."""
+        """Create a model."""
         return self.append(v1.ModelCreated(model=name, description=description, tags=tags))
 
     def register(self, name: str, run_id: str = "", **tags: str) -> int:
-        """Registers a version; returns its number."""
+        """Register a version; return its number."""
         origin = self._origins.get(name, name)
         number = self._versions[origin] = self._versions.get(origin, 0) + 1
         payload = v1.VersionRegistered(model=name, version=number, digest=digest(number), run_id=run_id, tags=tags)
@@ -85,41 +85,41 @@ class RegistryRows:
         return number
 
     def moved(self, name: str, alias: str, version: int) -> Message:
-        """The fact that an alias was moved, or removed when the version is 0."""
+        """Return the event of a moved alias, or of a removed one if the version is 0."""
         key = (self._origins.get(name, name), alias)
-        before = self._held.get(key, 0)
-        self._held[key] = version
+        before = self._current.get(key, 0)
+        self._current[key] = version
         from_digest = digest(before) if before else ""
-        about = {"model": name, "alias": alias, "from_version": before, "from_digest": from_digest}
+        fields = {"model": name, "alias": alias, "from_version": before, "from_digest": from_digest}
         if not version:
-            return v1.AliasRemoved(**about, cause=v1.ALIAS_CAUSE_REQUEST)  # type: ignore[arg-type]
-        return v1.AliasMoved(**about, to_version=version, to_digest=digest(version), cause=v1.ALIAS_CAUSE_REQUEST)  # type: ignore[arg-type]
+            return v1.AliasRemoved(**fields, cause=v1.ALIAS_CAUSE_REQUEST)  # type: ignore[arg-type]
+        return v1.AliasMoved(**fields, to_version=version, to_digest=digest(version), cause=v1.ALIAS_CAUSE_REQUEST)  # type: ignore[arg-type]
 
     def move(self, name: str, alias: str, version: int, actor: str = "Zoë") -> int:
-        """Moves an alias; returns its revision."""
+        """Move an alias; return its revision."""
         return self.append(self.moved(name, alias, version), actor=actor)
 
     def rename(self, name: str, new_name: str) -> int:
-        """Gives a model another name."""
+        """Rename a model; return its revision."""
         origin = self._origins.get(name, name)
         payloads = (v1.ModelRenamed(model=name, to_name=new_name), v1.ModelNameTaken(name=new_name, origin=origin))
         revision = self.append(*payloads)
         self._origins[new_name] = origin
         return revision
 
-    def ask(self, statement: Callable[[sa.Connection], T]) -> T:
-        """Answers a question."""
+    def query(self, statement: Callable[[sa.Connection], T]) -> T:
+        """Run a query on the rows."""
         with self._rows.transaction() as connection:
             return statement(connection)
 
     def close(self) -> None:
-        """Closes all connections."""
+        """Close all connections."""
         self._rows.close()
 
 
 @contextmanager
 def registry_rows(location: str) -> Iterator[RegistryRows]:
-    """New rows in a directory or a database."""
+    """Yield new rows in a directory or a database."""
     rows = RegistryRows(location)
     try:
         yield rows
@@ -127,11 +127,11 @@ def registry_rows(location: str) -> Iterator[RegistryRows]:
         rows.close()
 
 
-def all_pages(ask: Callable[[str], tuple[Sequence[T], str]]) -> list[T]:
-    """What a walk through all pages meets; `ask` answers a page's token with the page and the next token."""
-    items, token = ask("")
-    found = list(items)
+def all_pages(query: Callable[[str], tuple[Sequence[T], str]]) -> list[T]:
+    """Return the items of all pages; `query` returns the page of a token, and the token of the next page."""
+    items, token = query("")
+    all_items = list(items)
     while token:
-        items, token = ask(token)
-        found += items
-    return found
+        items, token = query(token)
+        all_items += items
+    return all_items

@@ -1,4 +1,4 @@
-"""The past is answered from rows: over a history of 10,000 moves no question reads the log."""
+"""Queries of the past are answered from rows: over a history of 10,000 moves, none reads the log."""
 
 from __future__ import annotations
 
@@ -43,47 +43,47 @@ Key = tuple[str, str]
 
 
 class CountingStore(JetStreamStore):
-    """Counts how often its log is read."""
+    """A log that counts how often it is read."""
 
     def __init__(self, client: object, log: str, types: EventTypes) -> None:
         super().__init__(client, log, types)  # type: ignore[arg-type]
         self.reads = 0
 
     async def read(self, stream: str, after: int = 0) -> AsyncGenerator[RecordedEvent, None]:
-        """The events of one stream."""
+        """Read the events of one stream."""
         self.reads += 1
         async for event in super().read(stream, after):
             yield event
 
     async def subscribe(self, after: int = 0) -> AsyncGenerator[Sequence[RecordedEvent], None]:
-        """All events."""
+        """Read all events."""
         self.reads += 1
         async for batch in super().subscribe(after):
             yield batch
 
     async def event_at(self, position: int) -> RecordedEvent | None:
-        """One event."""
+        """Read one event."""
         self.reads += 1
         return await super().event_at(position)
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What was written: for each alias its moves as (revision, version), and each append's time and last position."""
+    """The written history: each alias's moves as (revision, version), each append's time and last position."""
 
     moves: dict[Key, list[tuple[int, int]]]
     times: list[int]
     lasts: list[int]
 
     def version(self, key: Key, position: int) -> tuple[int, int]:
-        """The version that an alias named at a position and the revision since which it did; zeros for none."""
-        found = bisect_right(self.moves[key], (position, VERSIONS + 1))
-        return (self.moves[key][found - 1][::-1]) if found else (0, 0)
+        """Return an alias's version at a position, and the revision of the move to it; zeros if it was unset."""
+        count = bisect_right(self.moves[key], (position, VERSIONS + 1))
+        return (self.moves[key][count - 1][::-1]) if count else (0, 0)
 
     def position_at(self, time_ns: int) -> int:
-        """The last position recorded up to a time."""
-        found = bisect_right(self.times, time_ns)
-        return self.lasts[found - 1] if found else 0
+        """Return the last position recorded up to a time."""
+        count = bisect_right(self.times, time_ns)
+        return self.lasts[count - 1] if count else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +97,22 @@ class System:
 
 
 async def write(store: CountingStore) -> History:
-    """Two models with twenty versions each, then 10,000 moves of their aliases."""
-    chosen = random.Random(7)
+    """Write two models with twenty versions each, then 10,000 moves of their aliases."""
+    rng = random.Random(7)
     payloads: list[Message] = []
     for model in MODELS:
         payloads.append(v1.ModelCreated(model=model))
         payloads += [v1.VersionRegistered(model=model, version=number) for number in range(1, VERSIONS + 1)]
-    held: dict[Key, int] = {}
+    current: dict[Key, int] = {}
     for _ in range(MOVES):
-        key = (chosen.choice(MODELS), chosen.choice(ALIASES))
-        before, after = held.get(key, 0), chosen.randint(1, VERSIONS)
-        if before and chosen.random() < 0.05:
+        key = (rng.choice(MODELS), rng.choice(ALIASES))
+        before, after = current.get(key, 0), rng.randint(1, VERSIONS)
+        if before and rng.random() < 0.05:
             payloads.append(v1.AliasRemoved(model=key[0], alias=key[1], from_version=before))
-            held[key] = 0
+            current[key] = 0
         else:
             payloads.append(v1.AliasMoved(model=key[0], alias=key[1], from_version=before, to_version=after))
-            held[key] = after
+            current[key] = after
     history = History({(model, alias): [] for model in MODELS for alias in ALIASES}, [], [])
     for start in range(0, len(payloads), APPEND):
         await _append(store, payloads[start : start + APPEND], history)
@@ -134,13 +134,13 @@ async def _append(store: CountingStore, payloads: Sequence[Message], history: Hi
         if isinstance(payload, v1.AliasMoved | v1.AliasRemoved):
             version = payload.to_version if isinstance(payload, v1.AliasMoved) else 0
             moves = history.moves[payload.model, payload.alias]
-            if moves and moves[-1][0] == positions[-1]:  # of an append only the last change is ever seen
+            if moves and moves[-1][0] == positions[-1]:  # only the last change of an append is ever visible
                 moves.pop()
             moves.append((positions[-1], version))
 
 
 async def no_artifact(_: str) -> bool:
-    """Whether an artifact is stored."""
+    """Return that no artifact is stored."""
     return False
 
 
@@ -174,8 +174,8 @@ async def system(nats_address: NatsAddress, tmp_path: Path) -> AsyncIterator[Sys
     await client.close()
 
 
-async def resolved(system: System, key: Key, at: v1.AsOf | None) -> tuple[int, int]:
-    """The version and revision that the registry answers; zeros when the alias was not set."""
+async def resolve(system: System, key: Key, at: v1.AsOf | None) -> tuple[int, int]:
+    """Resolve an alias; return its version and revision, zeros if it is unset."""
     request = v1.ResolveAliasRequest(model=key[0], alias=key[1], at=at)
     try:
         alias = (await system.stub.ResolveAlias(request, timeout=scaled(20))).alias
@@ -186,80 +186,78 @@ async def resolved(system: System, key: Key, at: v1.AsOf | None) -> tuple[int, i
     return alias.version, alias.revision
 
 
-async def test_the_past_is_answered_from_rows(system: System) -> None:
-    history, chosen = system.history, random.Random(11)
+async def test_past_is_answered_from_rows(system: System) -> None:
+    history, rng = system.history, random.Random(11)
     head = history.lasts[-1]
     keys = list(history.moves)
     expected: list[tuple[int, int]] = []
-    asked = []
+    queries = []
     for number in range(200):
-        key = chosen.choice(keys)
+        key = rng.choice(keys)
         if number % 2:
-            position = chosen.randint(0, head)
+            position = rng.randint(0, head)
             at = v1.AsOf(position=position)
         else:
-            time_ns = chosen.choice(history.times[:-1]) + chosen.choice([-1, 0, 1, 1000])
+            time_ns = rng.choice(history.times[:-1]) + rng.choice([-1, 0, 1, 1000])
             position = history.position_at(time_ns)
             at = v1.AsOf(time=timestamp(time_ns))
         version, revision = history.version(key, position)
         expected.append((version, revision if version else 0))
-        asked.append(resolved(system, key, at))
+        queries.append(resolve(system, key, at))
     for key in keys:
         version, revision = history.version(key, head)
         expected.append((version, revision if version else 0))
-        asked.append(resolved(system, key, None))
+        queries.append(resolve(system, key, None))
     before = system.store.reads
-    answers = await asyncio.gather(*asked)
+    results = await asyncio.gather(*queries)
     assert system.store.reads == before
-    assert answers == expected
-    assert len({version for version, _ in answers}) > VERSIONS / 2
-    await expect_moves_to_read_no_more_than_is_new(system, ("fraud", "champion"))
+    assert results == expected
+    assert len({version for version, _ in results}) > VERSIONS / 2
+    await check_move_does_not_read_history(system, ("fraud", "champion"))
 
 
-async def expect_moves_to_read_no_more_than_is_new(system: System, key: Key) -> None:
-    """Fails when moving an alias folds its history anew."""
-    held, revision = system.history.version(key, system.history.lasts[-1])
+async def check_move_does_not_read_history(system: System, key: Key) -> None:
+    """Fail if a move of an alias reads its history again."""
+    current, revision = system.history.version(key, system.history.lasts[-1])
     request = v1.MoveAliasRequest(
-        model="fraud", alias="champion", version=held % VERSIONS + 1, expected_revision=revision
+        model="fraud", alias="champion", version=current % VERSIONS + 1, expected_revision=revision
     )
     await system.stub.MoveAlias(request, timeout=scaled(20))
     before = system.store.reads
-    request.version, request.expected_revision = held or 1, system.history.lasts[-1] + 1
-    answer = await system.stub.MoveAlias(request, timeout=scaled(20))
-    assert answer.moved
+    request.version, request.expected_revision = current or 1, system.history.lasts[-1] + 1
+    response = await system.stub.MoveAlias(request, timeout=scaled(20))
+    assert response.moved
     assert system.store.reads == before
-    answered = await resolved(system, key, v1.AsOf(time=answer.alias.moved_at))
-    assert answered == (answer.alias.version, answer.alias.revision)
-    await expect_rows_that_are_behind_to_be_waited_for(system, key)
+    resolved = await resolve(system, key, v1.AsOf(time=response.alias.moved_at))
+    assert resolved == (response.alias.version, response.alias.revision)
+    await check_query_waits_for_rows(system, key)
 
 
-async def expect_rows_that_are_behind_to_be_waited_for(system: System, key: Key) -> None:
-    """Fails when a time that the log has come to, and the rows have not, is answered from what the rows have."""
+async def check_query_waits_for_rows(system: System, key: Key) -> None:
+    """Fail if a query of a time that the log has reached does not wait for the rows."""
     async with system.projector._live.applying:
         payload = v1.AliasMoved(model=key[0], alias=key[1], from_version=1, to_version=2)
         await _append(system.store, [payload], system.history)
-        asked = asyncio.create_task(resolved(system, key, v1.AsOf(time=timestamp(system.history.times[-1]))))
-        await asyncio.wait({asked}, timeout=0.3)
-        assert not asked.done()
-    assert await asked == (2, system.history.lasts[-1])
+        waiting = asyncio.create_task(resolve(system, key, v1.AsOf(time=timestamp(system.history.times[-1]))))
+        await asyncio.wait({waiting}, timeout=0.3)
+        assert not waiting.done()
+    assert await waiting == (2, system.history.lasts[-1])
 
 
-async def test_rows_that_advance_while_they_are_asked_about_a_time(
-    system: System, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    key, query, asked = ("fraud", "champion"), Projector.position_at, asyncio.Event()
+async def test_rows_may_advance_during_query_of_time(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, query, queried = ("fraud", "champion"), Projector.position_at, asyncio.Event()
     moves = [v1.AliasMoved(model=key[0], alias=key[1], from_version=1, to_version=version) for version in (2, 3)]
 
     async def advancing(projector: Projector, time_ns: int) -> tuple[int, int]:
-        found = await query(projector, time_ns)
-        asked.set()
+        position = await query(projector, time_ns)
+        queried.set()
         await projector.wait_for(system.history.lasts[-1])
-        return found
+        return position
 
     async with system.projector._live.applying:
         for move in moves:
             await _append(system.store, [move], system.history)
         monkeypatch.setattr(Projector, "position_at", advancing)
-        answer = asyncio.create_task(resolved(system, key, v1.AsOf(time=timestamp(system.history.times[-2]))))
-        await asked.wait()
-    assert await answer == (2, system.history.lasts[-2])
+        result = asyncio.create_task(resolve(system, key, v1.AsOf(time=timestamp(system.history.times[-2]))))
+        await queried.wait()
+    assert await result == (2, system.history.lasts[-2])

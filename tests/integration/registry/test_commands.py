@@ -1,4 +1,4 @@
-"""Commands that are repeated and commands that race: each is done once, and of a race there is one winner."""
+"""Repeated and racing registry commands: each runs once, and every race has one winner."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.integration.up import ACTOR, SECONDS, Up, new_id
 
 
 class TestRequestIds:
-    def test_a_request_repeated_is_done_once_and_answered_alike(self, system: Up, model: str) -> None:
+    def test_repeated_request_returns_first_response(self, system: Up, model: str) -> None:
         request = v1.MoveAliasRequest(model=model, alias="champion", version=1, request_id=new_id())
         first = system.registry.MoveAlias(request, metadata=ACTOR, timeout=SECONDS)
         system.move(model, 2)
@@ -26,7 +26,7 @@ class TestRequestIds:
         assert system.registry.MoveAlias(request, metadata=ACTOR, timeout=SECONDS) == first
         assert system.heads()["registry"] == head
 
-    def test_every_command_can_be_repeated(self, system: Up) -> None:
+    def test_any_command_can_be_repeated(self, system: Up) -> None:
         name, alias, registry = f"model-{new_id()}", "champion", system.registry
         digest = system.upload()
         commands: list[tuple[grpc.UnaryUnaryMultiCallable, object]] = [  # type: ignore[type-arg]
@@ -45,7 +45,7 @@ class TestRequestIds:
             assert method(command, timeout=SECONDS) == first
             assert system.heads()["registry"] == head
 
-    def test_a_condition_that_the_command_itself_ended_does_not_refuse_its_repetition(self, system: Up) -> None:
+    def test_repetition_ignores_condition_changed_by_first_request(self, system: Up) -> None:
         name, registry = system.new_model(), system.registry
         moved = [system.move(name, version).alias.revision for version in (1, 2)]
         dry_run = v1.RollbackRequest(models=name, aliases="*", dry_run=True)
@@ -62,7 +62,7 @@ class TestRequestIds:
         second = registry.Rollback(by_revision, timeout=SECONDS)
         assert registry.Rollback(by_revision, timeout=SECONDS).revision == second.revision > first.revision
 
-    def test_with_another_body_it_is_refused(self, system: Up, model: str) -> None:
+    def test_request_id_with_other_body_is_rejected(self, system: Up, model: str) -> None:
         request = v1.MoveAliasRequest(model=model, alias="champion", version=1, request_id=new_id())
         system.registry.MoveAlias(request, metadata=ACTOR, timeout=SECONDS)
         request.version = 2
@@ -71,23 +71,23 @@ class TestRequestIds:
         other = v1.RemoveAliasRequest(model=model, alias="champion", request_id=request.request_id)
         assert system.refused(system.registry.RemoveAlias, other, ACTOR).reason == "REQUEST_ID_REUSED"
 
-    def test_of_two_actors_are_two(self, system: Up, model: str) -> None:
+    def test_actors_do_not_share_request_ids(self, system: Up, model: str) -> None:
         request = v1.MoveAliasRequest(model=model, alias="champion", version=1, request_id=new_id())
         system.registry.MoveAlias(request, metadata=ACTOR, timeout=SECONDS)
         request.version = 2
-        answer = system.registry.MoveAlias(request, metadata=(("rollforward-actor", "Ada"),), timeout=SECONDS)
-        assert (answer.moved, answer.alias.actor) == (True, "Ada")
+        response = system.registry.MoveAlias(request, metadata=(("rollforward-actor", "Ada"),), timeout=SECONDS)
+        assert (response.moved, response.alias.actor) == (True, "Ada")
 
-    def test_sent_at_once_by_many_it_is_done_once(self, system: Up, model: str) -> None:
+    def test_concurrent_repetitions_run_once(self, system: Up, model: str) -> None:
         head = system.heads()["registry"]
         request = v1.MoveAliasRequest(model=model, alias="champion", version=1, request_id=new_id())
         with ThreadPoolExecutor(8) as pool:
-            answers = list(pool.map(lambda _: system.registry.MoveAlias(request, timeout=SECONDS), range(8)))
-        assert all(answer == answers[0] for answer in answers)
+            responses = list(pool.map(lambda _: system.registry.MoveAlias(request, timeout=SECONDS), range(8)))
+        assert all(response == responses[0] for response in responses)
         assert system.heads()["registry"] == head + 1
 
 
-def test_of_clients_racing_with_one_expected_revision_one_wins(system: Up, model: str) -> None:
+def test_one_of_clients_with_same_expected_revision_wins(system: Up, model: str) -> None:
     system.registry.RegisterVersion(v1.RegisterVersionRequest(model=model, digest=system.upload()), timeout=SECONDS)
     revision = system.move(model, 1).alias.revision
     start = threading.Barrier(6)
@@ -104,11 +104,11 @@ def test_of_clients_racing_with_one_expected_revision_one_wins(system: Up, model
 
     with ThreadPoolExecutor(6) as pool:
         outcomes = list(pool.map(race, range(6)))
-    won = [one for one in outcomes if isinstance(one, v1.MoveAliasResponse)]
-    lost = [one for one in outcomes if isinstance(one, Conflict)]
-    assert (len(won), len(lost)) == (1, 5)
-    assert won[0].moved
-    assert {one.reason for one in lost} == {"WRONG_REVISION"}
-    assert all(one.current == won[0].alias for one in lost)
+    winners = [result for result in outcomes if isinstance(result, v1.MoveAliasResponse)]
+    losers = [result for result in outcomes if isinstance(result, Conflict)]
+    assert (len(winners), len(losers)) == (1, 5)
+    assert winners[0].moved
+    assert {error.reason for error in losers} == {"WRONG_REVISION"}
+    assert all(error.current == winners[0].alias for error in losers)
     now = v1.ResolveAliasRequest(model=model, alias="champion")
-    assert system.registry.ResolveAlias(now, timeout=SECONDS).alias == won[0].alias
+    assert system.registry.ResolveAlias(now, timeout=SECONDS).alias == winners[0].alias

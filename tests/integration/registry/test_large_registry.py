@@ -1,4 +1,4 @@
-"""What was acknowledged can be read: models and versions with very many aliases, deployments of very many pods."""
+"""Large objects stay readable: models and versions with many aliases, deployments of many pods."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ERROR = "漢" * 1_000
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """A system whose listings nobody else reads."""
+    """Run a system for this module alone."""
     with up(tmp_path_factory.mktemp("large") / "data") as services:
         yield services
 
@@ -30,16 +30,16 @@ def client(system: Up) -> Iterator[rf.Client]:
 
 @pytest.fixture(scope="module")
 def model(system: Up) -> str:
-    """A model with more aliases of the longest names than fit an answer."""
+    """Create a model with more aliases, of the longest names, than fit in a response."""
     name = system.new_model(1)
     for number in range(SETS):
-        aliases = (f"{'a' * 248}-{number:02}-{one:03}" for one in range(PER_SET))
+        aliases = (f"{'a' * 248}-{number:02}-{index:03}" for index in range(PER_SET))
         targets = [v1.AliasTarget(model=name, alias=alias, version=1) for alias in aliases]
         system.registry.MoveAliases(v1.MoveAliasesRequest(targets=targets), timeout=SECONDS)
     return name
 
 
-def test_a_model_and_a_version_are_read_with_all_aliases(model: str, client: rf.Client, system: Up) -> None:
+def test_model_and_version_are_read_with_all_aliases(model: str, client: rf.Client, system: Up) -> None:
     found = system.registry.GetModel(v1.GetModelRequest(name=model), timeout=SECONDS).model
     assert found.more_aliases
     assert 0 < len(found.aliases) < SETS * PER_SET
@@ -49,22 +49,22 @@ def test_a_model_and_a_version_are_read_with_all_aliases(model: str, client: rf.
     for whole in (client.models.get(model), *listed):
         assert len({alias.alias for alias in whole.aliases}) == len(whole.aliases) == SETS * PER_SET
         assert not whole.more_aliases
-    for one in (client.versions.get(model, 1), *client.versions.list(model)):
-        assert len(set(one.aliases)) == len(one.aliases) == SETS * PER_SET
+    for complete in (client.versions.get(model, 1), *client.versions.list(model)):
+        assert len(set(complete.aliases)) == len(complete.aliases) == SETS * PER_SET
 
 
-def test_a_deployment_of_many_pods_that_refuse_is_listed(client: rf.Client, system: Up) -> None:
+def test_deployment_of_many_failing_pods_is_listed(client: rf.Client, system: Up) -> None:
     name = system.new_model(1)
     system.registry.MoveAlias(v1.MoveAliasRequest(model=name, alias="champion", version=1), timeout=SECONDS)
     client.models.get(name)
     target = v1.Target(model=name, alias="champion")
     alias = client.aliases.resolve(f"{name}@champion")
-    wanted = v1.Assignment(target=target, version=1, digest=alias.digest, revision=alias.revision)
+    assignment = v1.Assignment(target=target, version=1, digest=alias.digest, revision=alias.revision)
     pods = [new_id() for _ in range(PODS)]
     for pod in pods:
         started = v1.StartPodRequest(pod_id=pod, host="h", endpoint="e", targets=[target], request_id=new_id())
         client.connection.call(client.connection.serving.StartPod, started)
-        refused = v1.AcknowledgeAssignmentRequest(pod_id=pod, assignment=wanted, error=ERROR, request_id=new_id())
+        refused = v1.AcknowledgeAssignmentRequest(pod_id=pod, assignment=assignment, error=ERROR, request_id=new_id())
         client.connection.call(client.connection.serving.AcknowledgeAssignment, refused)
     request = v1.ListDeploymentsRequest(model=name)
     pages = [client.connection.call(client.connection.serving.ListDeployments, request)]

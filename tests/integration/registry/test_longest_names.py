@@ -1,4 +1,4 @@
-"""Whatever is accepted can be applied: the longest names, of the widest letters, fit PostgreSQL's rows and indexes."""
+"""Every accepted event can be applied: the longest names, of the widest characters, fit PostgreSQL's rows."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tests.integration.up import SECONDS, Up, new_id, up
 from tests.servers.postgres import PostgresServer
 
 LATER = Timestamp(seconds=4_000_000_000)
-dice = random.Random(1)
+rng = random.Random(1)
 
 
 def wide(count: int) -> str:
-    """Letters of four bytes each, which no database can pack."""
-    return "".join(map(chr, dice.choices(range(0x20000, 0x2A000), k=count)))
+    """Return characters of four bytes each, which no database can compress."""
+    return "".join(map(chr, rng.choices(range(0x20000, 0x2A000), k=count)))
 
 
 def narrow(count: int) -> str:
-    return "".join(dice.choices(string.ascii_letters, k=count))
+    return "".join(rng.choices(string.ascii_letters, k=count))
 
 
 HEADERS = (("rollforward-actor", quote(wide(255))), ("rollforward-correlation-id", narrow(128)))
@@ -49,18 +49,18 @@ def call(method: Any, request: Any) -> Any:
 
 
 def check_applied(services: Up) -> None:
-    """Every projection comes to its log's head."""
+    """Wait until every projection has reached its log's head."""
 
-    def behind() -> list[str]:
+    def projections_behind() -> list[str]:
         status = services.system.GetStatus(v1.GetStatusRequest(), timeout=SECONDS)
-        assert [one.failure for one in status.projections if one.failure] == []
+        assert [projection.failure for projection in status.projections if projection.failure] == []
         heads = {log.name: log.head for log in status.logs}
-        return [one.name for one in status.projections if one.position < heads[one.log]]
+        return [projection.name for projection in status.projections if projection.position < heads[projection.log]]
 
-    until(lambda: not behind(), "all is applied")
+    until(lambda: not projections_behind(), "every projection is at its log's head")
 
 
-def test_of_runs_and_logged_models(services: Up) -> None:
+def test_longest_names_of_runs_and_logged_models_are_applied(services: Up) -> None:
     tracking, models = services.tracking, services.logged_models
     run, model = new_id(), f"m-{new_id()}"
     experiment = call(
@@ -95,14 +95,14 @@ def test_of_runs_and_logged_models(services: Up) -> None:
         v1.LogBatchRequest(run_id=run, series=[series], params={wide(250): wide(6_000)}, tags={wide(250): wide(8_000)}),
     )
     dataset = v1.Dataset(name=wide(375), digest=wide(36), source_type=wide(100), source=wide(9_000))
-    one = v1.DatasetInput(dataset=dataset, tags={wide(250): wide(500)})
-    call(tracking.LogLineage, v1.LogLineageRequest(run_id=run, inputs=[one]))
+    read = v1.DatasetInput(dataset=dataset, tags={wide(250): wide(500)})
+    call(tracking.LogLineage, v1.LogLineageRequest(run_id=run, inputs=[read]))
     path = "/".join(wide(50) for _ in range(5))
     call(tracking.LogArtifact, v1.LogArtifactRequest(run_id=run, path=path, digest=services.upload()))
     check_applied(services)
 
 
-def test_of_datasets_that_would_not_fit(services: Up) -> None:
+def test_too_long_dataset_name_is_rejected(services: Up) -> None:
     run = services.new_run()
     series = pack("loss", array("q", [1]), array("q", [1]), array("d", [1.0]))
     series.dataset_name, series.dataset_digest = wide(376), "d"
@@ -110,7 +110,7 @@ def test_of_datasets_that_would_not_fit(services: Up) -> None:
     assert services.refused(services.tracking.LogBatch, request).reason == "INVALID_DATASET"
 
 
-def test_of_models_and_aliases(services: Up) -> None:
+def test_longest_names_of_models_and_aliases_are_applied(services: Up) -> None:
     registry, model, alias = services.registry, wide(255), narrow(255)
     register = v1.RegisterVersionRequest(model=model, digest=services.upload(), description=wide(1_250))
     register.tags[wide(250)] = wide(1_250)

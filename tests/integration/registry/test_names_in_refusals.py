@@ -1,4 +1,4 @@
-"""A refusal names what was asked for: a model, an alias, a time, a type of event."""
+"""Errors name what was requested: a model, an alias, a time, an event type."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from tests.integration.up import SECONDS, Up, new_id
 
 
 @pytest.mark.parametrize("aliases", ["*", "champion"])
-def test_a_rollback_of_a_model_that_there_is_not_says_so(system: Up, aliases: str) -> None:
+def test_rollback_of_unknown_model_names_it(system: Up, aliases: str) -> None:
     request = v1.RollbackRequest(models=f"none-{new_id()}", aliases=aliases, reason="r")
     assert system.refused(system.registry.Rollback, request).reason == "MODEL_NOT_FOUND"
 
 
 @pytest.mark.parametrize(("suffix", "aliases"), [("", "*"), ("", "champion"), ("", "ch*"), ("*", "*"), ("*", "x")])
-def test_a_rollback_of_an_alias_that_is_not_set_says_so(system: Up, model: str, suffix: str, aliases: str) -> None:
+def test_rollback_of_unset_alias_names_it(system: Up, model: str, suffix: str, aliases: str) -> None:
     request = v1.RollbackRequest(models=model + suffix, aliases=aliases, reason="r")
     error = system.refused(system.registry.Rollback, request)
     assert (type(error), error.reason) == (NotFound, "ALIAS_NOT_FOUND")
     assert (error.metadata["model"], error.metadata["alias"]) == (model + suffix, aliases)
 
 
-def test_a_rollback_by_a_former_name_says_the_one_of_now(system: Up, model: str) -> None:
+def test_rollback_by_former_name_is_rejected(system: Up, model: str) -> None:
     renamed = v1.RenameModelRequest(model=model, new_name=f"{model}-new")
     system.registry.RenameModel(renamed, timeout=SECONDS)
     request = v1.RollbackRequest(models=model, aliases="*", reason="r")
     assert system.refused(system.registry.Rollback, request).reason == "MODEL_RENAMED"
 
 
-def test_who_asks_for_a_time_is_told_of_that_time(system: Up, model: str) -> None:
+def test_error_of_past_query_names_time(system: Up, model: str) -> None:
     system.move(model, 1)
-    for at, told in (
+    for at, expected in (
         (v1.AsOf(time=Timestamp(seconds=1_577_836_800)), "2020-01-01T00:00:00Z"),
         (v1.AsOf(position=1), "position 1"),
     ):
         request = v1.ResolveAliasRequest(model=model, alias="champion", at=at)
         error = system.refused(system.registry.ResolveAlias, request)
         assert error.reason == "ALIAS_NOT_FOUND"
-        assert told in error.message
+        assert expected in error.message
 
 
 @pytest.mark.parametrize(("typed", "near"), [("AliasMove", "AliasMoved"), ("Versionregistered", "VersionRegistered")])
-def test_an_unknown_type_of_event_is_refused_with_near_ones(system: Up, typed: str, near: str) -> None:
+def test_unknown_event_type_is_rejected_with_suggestions(system: Up, typed: str, near: str) -> None:
     error = system.refused(system.audit.ListEvents, v1.ListEventsRequest(type=typed))
     assert error.reason == "UNKNOWN_EVENT_TYPE"
     assert near in error.metadata["near"].split(",")
@@ -54,7 +54,7 @@ def test_an_unknown_type_of_event_is_refused_with_near_ones(system: Up, typed: s
 @pytest.mark.parametrize(
     "typed", ["AliasMoved", "rollforward.v1.AliasMoved", "RunStarted", "PodStarted", "WebhookCreated"]
 )
-def test_every_type_of_event_is_known(system: Up, typed: str) -> None:
+def test_event_types_of_all_logs_are_known(system: Up, typed: str) -> None:
     system.audit.ListEvents(v1.ListEventsRequest(type=typed), timeout=SECONDS)
 
 
@@ -74,5 +74,5 @@ def test_every_type_of_event_is_known(system: Up, typed: str) -> None:
         ("versions list nosuch", "MODEL_NOT_FOUND"),
     ],
 )
-def test_the_command_line_refuses_what_there_is_not(cli: Cli, line: str, reason: str) -> None:
+def test_command_line_rejects_unknown_names(cli: Cli, line: str, reason: str) -> None:
     assert refused(cli(*line.split()), code=2 if reason.startswith("UNKNOWN") else 1) == reason

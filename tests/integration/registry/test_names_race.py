@@ -1,4 +1,4 @@
-"""A name is one model's, whoever is first: a model that is given it, or one that is created or registered under it."""
+"""A name belongs to one model, whichever of concurrent creations, registrations and renames is first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROUNDS = 80
 
 
 def reason(call: Callable[[], object]) -> str:
-    """Why a call is refused; empty when it is not."""
+    """Make a call; return the reason of a rejection, or an empty text."""
     try:
         call()
     except grpc.RpcError as error:
@@ -27,7 +27,7 @@ def reason(call: Callable[[], object]) -> str:
 
 
 @pytest.mark.parametrize("registers", [False, True], ids=["create", "register"])
-def test_a_name_that_two_want_at_once_is_one_models(system: Up, registers: bool) -> None:
+def test_one_of_concurrent_claims_of_name_wins(system: Up, registers: bool) -> None:
     registry, digest = system.registry, system.upload()
     with ThreadPoolExecutor(2) as pool:
         for number in range(ROUNDS):
@@ -45,8 +45,8 @@ def test_a_name_that_two_want_at_once_is_one_models(system: Up, registers: bool)
                 return registry.CreateModel(v1.CreateModelRequest(name=name), timeout=SECONDS)
 
             names, calls = ["rename", "take"], [rename, take]
-            turn = slice(None, None, 1 if number % 2 else -1)
-            refusals = dict(zip(names[turn], pool.map(reason, calls[turn]), strict=True))
+            order = slice(None, None, 1 if number % 2 else -1)
+            refusals = dict(zip(names[order], pool.map(reason, calls[order]), strict=True))
             if registers:  # a version may be registered in either order
                 assert refusals["take"] == ""
                 assert refusals["rename"] in ("", "MODEL_EXISTS")

@@ -1,4 +1,4 @@
-"""The registry service on a real system: what every call answers, and why it is refused."""
+"""The registry service on a real system: the response of every call, and its rejections."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ NO_DIGEST = f"sha256:{'0' * 64}"
 
 
 def resolve(system: Up, model: str, at: v1.AsOf | None = None, alias: str = "champion") -> v1.ResolveAliasResponse:
-    """Which version an alias names."""
+    """Resolve an alias."""
     request = v1.ResolveAliasRequest(model=model, alias=alias, at=at)
     return system.registry.ResolveAlias(request, timeout=SECONDS)
 
 
 def roll_back(system: Up, model: str, to: v1.AsOf | None = None) -> v1.RollbackResponse:
-    """Rolls the champion back."""
+    """Roll the champion back."""
     request = v1.RollbackRequest(models=model, aliases="champion", as_of=to, reason="worse")
     return system.registry.Rollback(request, metadata=ACTOR, timeout=SECONDS)
 
 
-def only(back: v1.RollbackResponse) -> tuple[int, int]:
-    """The version that came back, and the revision that was restored, of a rollback of one alias."""
-    (change,) = back.changes
+def restored(response: v1.RollbackResponse) -> tuple[int, int]:
+    """Return the restored version and revision of a rollback of one alias."""
+    (change,) = response.changes
     return change.to_version, change.restored_revision
 
 
 def measured_run(system: Up, **metrics: float) -> str:
-    """A run with these metrics and an artifact, known to the registry."""
+    """Start a run with these metrics and an artifact."""
     run_id = system.new_run()
     once = np.array([1])
     series = [pack(key, Points(once, once, np.array([value]))) for key, value in metrics.items()]
@@ -49,13 +49,13 @@ def measured_run(system: Up, **metrics: float) -> str:
     return run_id
 
 
-def seen(system: Up, log: str = "tracking") -> tuple[tuple[str, str], ...]:
-    """The headers of a client that has seen all of a log."""
+def headers_at_head(system: Up, log: str = "tracking") -> tuple[tuple[str, str], ...]:
+    """Return the headers of a read that waits for the head of a log."""
     return (("rollforward-min-position", f"{log}={system.heads()[log]}"),)
 
 
 class TestModels:
-    def test_a_model_is_created_found_and_listed(self, system: Up) -> None:
+    def test_model_is_created_read_and_listed(self, system: Up) -> None:
         name = f"a {new_id()}"
         request = v1.CreateModelRequest(name=name, description="Finds fraud.", tags={"team": "risk"}, reason="new")
         created = system.registry.CreateModel(request, metadata=ACTOR, timeout=SECONDS)
@@ -67,11 +67,11 @@ class TestModels:
         assert abs(created.model.created_at.seconds - time.time()) < 60
         found = system.registry.GetModel(v1.GetModelRequest(name=name), timeout=SECONDS)
         assert found.model == created.model
-        names = [one.name for one in self.walk(system, 2)]
+        names = [model.name for model in self.list_all(system, 2)]
         assert name in names
         assert names == sorted(set(names))
 
-    def walk(self, system: Up, page_size: int) -> list[v1.Model]:
+    def list_all(self, system: Up, page_size: int) -> list[v1.Model]:
         models: list[v1.Model] = []
         token = ""
         while True:
@@ -83,7 +83,7 @@ class TestModels:
             if not token:
                 return models
 
-    def test_a_gate_is_set_and_lifted(self, system: Up, model: str) -> None:
+    def test_gate_is_set_and_lifted(self, system: Up, model: str) -> None:
         for expression in ("run.metrics.acc > 0.5", ""):
             request = v1.SetRegistrationGateRequest(model=model, expression=expression)
             done = system.registry.SetRegistrationGate(request, timeout=SECONDS)
@@ -93,7 +93,7 @@ class TestModels:
 
 
 class TestVersions:
-    def test_from_files(self, system: Up) -> None:
+    def test_version_is_registered_from_files(self, system: Up) -> None:
         name, digest = f"model-{new_id()}", system.upload()
         request = v1.RegisterVersionRequest(model=name, digest=digest, description="first", tags={"a": "b"})
         first = system.registry.RegisterVersion(request, metadata=ACTOR, timeout=SECONDS)
@@ -104,19 +104,19 @@ class TestVersions:
         assert second.version.version == 2
         system.move(name, 1)
         listed = system.registry.ListVersions(v1.ListVersionsRequest(model=name), timeout=SECONDS).versions
-        assert [one.version for one in listed] == [2, 1]
-        assert [list(one.aliases) for one in listed] == [[], ["champion"]]
+        assert [version.version for version in listed] == [2, 1]
+        assert [list(version.aliases) for version in listed] == [[], ["champion"]]
         found = system.registry.GetVersion(v1.GetVersionRequest(model=name, version=1), timeout=SECONDS)
         assert found.version == listed[1]
 
-    def test_from_a_run_through_a_gate(self, system: Up) -> None:
+    def test_version_is_registered_from_run_through_gate(self, system: Up) -> None:
         name = f"model-{new_id()}"
         request = v1.CreateModelRequest(name=name, registration_gate="run.metrics.acc > 0.9")
         system.registry.CreateModel(request, timeout=SECONDS)
         run_id = measured_run(system, acc=0.95)
         done = system.registry.RegisterVersion(
             v1.RegisterVersionRequest(model=name, run_id=run_id, artifact_path="model"),
-            metadata=seen(system),
+            metadata=headers_at_head(system),
             timeout=SECONDS,
         ).version
         assert (done.version, done.run_id, done.artifact_path) == (1, run_id, "model")
@@ -125,13 +125,13 @@ class TestVersions:
         assert 0 < done.evidence.tracking_position <= system.heads()["tracking"]
 
     @pytest.mark.parametrize("accuracy", [0.5, float("nan"), None])
-    def test_a_gate_refuses_and_shows_what_it_saw(self, system: Up, accuracy: float | None) -> None:
+    def test_gate_refuses_version_with_evidence(self, system: Up, accuracy: float | None) -> None:
         name = f"model-{new_id()}"
         request = v1.CreateModelRequest(name=name, registration_gate="!(run.metrics.acc <= 0.9)")
         system.registry.CreateModel(request, timeout=SECONDS)
         run_id = measured_run(system) if accuracy is None else measured_run(system, acc=accuracy)
-        asked = v1.RegisterVersionRequest(model=name, run_id=run_id, artifact_path="model")
-        error = system.refused(system.registry.RegisterVersion, asked, seen(system), recorded=1)
+        registration = v1.RegisterVersionRequest(model=name, run_id=run_id, artifact_path="model")
+        error = system.refused(system.registry.RegisterVersion, registration, headers_at_head(system), recorded=1)
         assert isinstance(error, PreconditionFailed)
         assert error.reason == "GATE_FAILED"
         assert error.metadata["run_id"] == run_id
@@ -139,28 +139,30 @@ class TestVersions:
         assert not error.evidence.passed
         assert ("acc" in error.evidence.run.metrics) == (accuracy is not None)
 
-    def test_a_gate_that_refuses_a_run_with_much_to_show_is_still_the_one_that_refuses(self, system: Up) -> None:
+    def test_gate_refuses_run_with_large_evidence(self, system: Up) -> None:
         name = f"model-{new_id()}"
         gate = "run.metrics.acc > 0.9 && '" + "é" * 1500 + "' != ''"
         system.registry.CreateModel(v1.CreateModelRequest(name=name, registration_gate=gate), timeout=SECONDS)
         run_id = measured_run(system, acc=0.1)
         batch = v1.LogBatchRequest(run_id=run_id, params={f"param-{number}": "é" * 300 for number in range(100)})
         system.tracking.LogBatch(batch, timeout=SECONDS)
-        asked = v1.RegisterVersionRequest(model=name, run_id=run_id, artifact_path="model")
-        error = system.refused(system.registry.RegisterVersion, asked, seen(system), recorded=1)
+        registration = v1.RegisterVersionRequest(model=name, run_id=run_id, artifact_path="model")
+        error = system.refused(system.registry.RegisterVersion, registration, headers_at_head(system), recorded=1)
         assert isinstance(error, PreconditionFailed)
         assert error.reason == "GATE_FAILED"
 
-    def test_a_gate_refuses_what_no_run_made(self, system: Up, model: str) -> None:
+    def test_gate_refuses_version_without_run(self, system: Up, model: str) -> None:
         gate = v1.SetRegistrationGateRequest(model=model, expression="true")
         system.registry.SetRegistrationGate(gate, timeout=SECONDS)
-        asked = v1.RegisterVersionRequest(model=model, digest=system.upload())
-        assert system.refused(system.registry.RegisterVersion, asked, recorded=1).reason == "GATE_FAILED"
+        registration = v1.RegisterVersionRequest(model=model, digest=system.upload())
+        assert system.refused(system.registry.RegisterVersion, registration, recorded=1).reason == "GATE_FAILED"
 
-    def test_the_answer_is_what_is_read_from_there(self, system: Up, model: str) -> None:
+    def test_response_equals_later_read(self, system: Up, model: str) -> None:
         def read(number: int) -> v1.Version:
             request = v1.GetVersionRequest(model=model, version=number)
-            return system.registry.GetVersion(request, metadata=seen(system, "registry"), timeout=SECONDS).version
+            return system.registry.GetVersion(
+                request, metadata=headers_at_head(system, "registry"), timeout=SECONDS
+            ).version
 
         gate = v1.SetRegistrationGateRequest(model=model, expression="run.metrics.accuracy > 0.5")
         system.registry.SetRegistrationGate(gate, timeout=SECONDS)
@@ -172,36 +174,39 @@ class TestVersions:
             tags={"team": "risk"},
             request_id=new_id(),
         )
-        headers = (*ACTOR, *seen(system))
+        headers = (*ACTOR, *headers_at_head(system))
         made = system.registry.RegisterVersion(request, metadata=headers, timeout=SECONDS)
         assert made.version.evidence.passed
         assert made.version == read(made.version.version)
         copy = v1.CopyVersionRequest(model=model, version=made.version.version, to_model=f"copy-{new_id()}")
         copied = system.registry.CopyVersion(copy, metadata=headers, timeout=SECONDS).version
         again = v1.GetVersionRequest(model=copied.model, version=copied.version)
-        assert copied == system.registry.GetVersion(again, metadata=seen(system, "registry"), timeout=SECONDS).version
+        assert (
+            copied
+            == system.registry.GetVersion(again, metadata=headers_at_head(system, "registry"), timeout=SECONDS).version
+        )
         change = v1.ChangeTagsRequest(model=model, version=made.version.version, set={"team": "fraud"})
         system.registry.ChangeTags(change, timeout=SECONDS)
-        headers = (*ACTOR, *seen(system, "registry"))
+        headers = (*ACTOR, *headers_at_head(system, "registry"))
         repeated = system.registry.RegisterVersion(request, metadata=headers, timeout=SECONDS)
         assert repeated.position == made.position
         assert repeated.version.tags == {"team": "fraud"}
         assert repeated.version == read(made.version.version)
 
-    def test_a_digest_must_be_that_of_the_runs_artifact(self, system: Up) -> None:
+    def test_digest_must_match_artifact_of_run(self, system: Up) -> None:
         run_id = measured_run(system)
-        asked = v1.RegisterVersionRequest(
+        registration = v1.RegisterVersionRequest(
             model=new_id(), run_id=run_id, artifact_path="model", digest=system.upload(b"other")
         )
-        error = system.refused(system.registry.RegisterVersion, asked, seen(system))
+        error = system.refused(system.registry.RegisterVersion, registration, headers_at_head(system))
         assert (type(error), error.reason) == (InvalidRequest, "INVALID_DIGEST")
-        asked = v1.RegisterVersionRequest(model=new_id(), run_id=run_id, artifact_path="elsewhere")
-        error = system.refused(system.registry.RegisterVersion, asked, seen(system))
+        registration = v1.RegisterVersionRequest(model=new_id(), run_id=run_id, artifact_path="elsewhere")
+        error = system.refused(system.registry.RegisterVersion, registration, headers_at_head(system))
         assert (type(error), error.reason) == (NotFound, "ARTIFACT_NOT_FOUND")
 
 
 class TestAliases:
-    def test_are_moved_resolved_and_removed(self, system: Up, model: str) -> None:
+    def test_alias_is_moved_resolved_and_removed(self, system: Up, model: str) -> None:
         moved = system.move(model, 1)
         assert moved.moved
         assert moved.position == moved.alias.revision == system.heads()["registry"]
@@ -216,23 +221,23 @@ class TestAliases:
         assert (again.moved, again.alias, again.position) == (False, alias, moved.position)
         gone = v1.RemoveAliasRequest(model=model, alias="champion", expected_revision=alias.revision)
         assert system.registry.RemoveAlias(gone, timeout=SECONDS).position == moved.position + 1
-        asked = v1.ResolveAliasRequest(model=model, alias="champion")
-        assert system.refused(system.registry.ResolveAlias, asked).reason == "ALIAS_NOT_FOUND"
+        request_of_alias = v1.ResolveAliasRequest(model=model, alias="champion")
+        assert system.refused(system.registry.ResolveAlias, request_of_alias).reason == "ALIAS_NOT_FOUND"
 
-    def test_are_resolved_as_of_a_position_and_a_time(self, system: Up, model: str) -> None:
+    def test_alias_is_resolved_as_of_position_and_time(self, system: Up, model: str) -> None:
         moves = [system.move(model, version).alias for version in (1, 2, 1)]
-        for one in moves:
-            by_position = resolve(system, model, v1.AsOf(position=one.revision))
-            by_time = resolve(system, model, v1.AsOf(time=one.moved_at))
-            assert by_position.alias == by_time.alias == one
-            assert by_position.position == by_time.position == one.revision
+        for alias in moves:
+            by_position = resolve(system, model, v1.AsOf(position=alias.revision))
+            by_time = resolve(system, model, v1.AsOf(time=alias.moved_at))
+            assert by_position.alias == by_time.alias == alias
+            assert by_position.position == by_time.position == alias.revision
         before = v1.AsOf(position=moves[0].revision - 1)
         for at in (before, v1.AsOf(position=0), v1.AsOf(time=Timestamp(seconds=1))):
-            asked = v1.ResolveAliasRequest(model=model, alias="champion", at=at)
-            assert system.refused(system.registry.ResolveAlias, asked).reason == "ALIAS_NOT_FOUND"
+            request_of_alias = v1.ResolveAliasRequest(model=model, alias="champion", at=at)
+            assert system.refused(system.registry.ResolveAlias, request_of_alias).reason == "ALIAS_NOT_FOUND"
         assert resolve(system, model, v1.AsOf(time=Timestamp(seconds=2**33))).alias == moves[2]
 
-    def test_have_a_history(self, system: Up, model: str) -> None:
+    def test_alias_has_history(self, system: Up, model: str) -> None:
         request_id = new_id()
         revisions = [system.move(model, version).alias.revision for version in (1, 2)]
         request = v1.RollbackRequest(models=model, aliases="champion", reason="worse", request_id=request_id)
@@ -243,30 +248,30 @@ class TestAliases:
         changes: list[v1.AliasChange] = []
         token = ""
         for _ in range(2):
-            asked = v1.ListAliasHistoryRequest(model=model, alias="champion", page_size=2, page_token=token)
-            page = system.registry.ListAliasHistory(asked, timeout=SECONDS)
+            request_of_alias = v1.ListAliasHistoryRequest(model=model, alias="champion", page_size=2, page_token=token)
+            page = system.registry.ListAliasHistory(request_of_alias, timeout=SECONDS)
             changes += page.changes
             token = page.next_page_token
         assert token == ""
-        assert [one.revision for one in changes] == revisions[::-1]
-        assert [(one.from_version, one.to_version) for one in changes] == [(1, 0), (2, 1), (1, 2), (0, 1)]
+        assert [change.revision for change in changes] == revisions[::-1]
+        assert [(change.from_version, change.to_version) for change in changes] == [(1, 0), (2, 1), (1, 2), (0, 1)]
         rollback = changes[1]
         assert (rollback.cause, rollback.restored_revision) == (v1.ALIAS_CAUSE_ROLLBACK, revisions[0])
         assert (rollback.actor, rollback.reason, rollback.request_id) == ("Zoë", "worse", request_id)
-        assert len({one.event_id for one in changes}) == 4
-        all_of_it = v1.ListAliasHistoryRequest(model=model)
-        assert len(system.registry.ListAliasHistory(all_of_it, timeout=SECONDS).changes) == 5
+        assert len({change.event_id for change in changes}) == 4
+        all_aliases = v1.ListAliasHistoryRequest(model=model)
+        assert len(system.registry.ListAliasHistory(all_aliases, timeout=SECONDS).changes) == 5
 
-    def test_roll_back(self, system: Up, model: str) -> None:
+    def test_alias_is_rolled_back(self, system: Up, model: str) -> None:
         first, second = (system.move(model, version).alias for version in (1, 2))
-        assert only(roll_back(system, model)) == (1, first.revision)
+        assert restored(roll_back(system, model)) == (1, first.revision)
         assert resolve(system, model).alias.cause == v1.ALIAS_CAUSE_ROLLBACK
-        assert only(roll_back(system, model)) == (2, second.revision)
+        assert restored(roll_back(system, model)) == (2, second.revision)
         to_time = roll_back(system, model, v1.AsOf(time=first.moved_at))
-        assert only(to_time) == (1, first.revision)
+        assert restored(to_time) == (1, first.revision)
         stays = roll_back(system, model, v1.AsOf(position=first.revision))
         assert (list(stays.changes), stays.revision, system.heads()["registry"]) == ([], 0, to_time.revision)
         removed = roll_back(system, model, v1.AsOf(position=first.revision - 1))
-        assert only(removed) == (0, 0)
+        assert restored(removed) == (0, 0)
         assert removed.revision == system.heads()["registry"]
-        assert only(roll_back(system, model)) == (1, to_time.revision)
+        assert restored(roll_back(system, model)) == (1, to_time.revision)

@@ -1,4 +1,4 @@
-"""What the registry refuses, each with its reason and without an event."""
+"""Requests that the registry rejects, each with its reason and without an event."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.integration.up import SECONDS, Up
 NO_DIGEST = f"sha256:{'0' * 64}"
 
 Case = tuple[str, Callable[[str], object], type[RollforwardError], str]
-REFUSED: list[Case] = [
+REJECTED: list[Case] = [
     ("CreateModel", lambda m: v1.CreateModelRequest(name=m), AlreadyExists, "MODEL_EXISTS"),
     ("CreateModel", lambda _: v1.CreateModelRequest(name="a/b"), InvalidRequest, "INVALID_NAME"),
     ("CreateModel", lambda _: v1.CreateModelRequest(name="a\0"), InvalidRequest, "INVALID_TEXT"),
@@ -140,27 +140,27 @@ REFUSED: list[Case] = [
 
 
 @pytest.fixture(scope="module")
-def refusing(system: Up) -> str:
-    """A model with two versions and an alias that was set once."""
+def model_with_alias(system: Up) -> str:
+    """Create a model with two versions and an alias that was set once."""
     name = system.new_model()
     system.move(name, 1, "once")
     return name
 
 
-@pytest.mark.parametrize(("method", "request_of", "kind", "reason"), REFUSED, ids=count())
-def test_is_refused(
-    system: Up, refusing: str, method: str, request_of: Callable[[str], object], kind: type, reason: str
+@pytest.mark.parametrize(("method", "request_of", "kind", "reason"), REJECTED, ids=count())
+def test_invalid_request_is_rejected(
+    system: Up, model_with_alias: str, method: str, request_of: Callable[[str], object], kind: type, reason: str
 ) -> None:
-    error = system.refused(getattr(system.registry, method), request_of(refusing))
+    error = system.refused(getattr(system.registry, method), request_of(model_with_alias))
     assert (type(error), error.reason) == (kind, reason)
 
 
 @pytest.mark.parametrize("actor", ["", "a" * 256, "%00", "%0A", " a"])
-def test_who_cannot_be_named(system: Up, model: str, actor: str) -> None:
+def test_invalid_actor_is_rejected(system: Up, model: str, actor: str) -> None:
     request = v1.MoveAliasRequest(model=model, alias="champion", version=1)
     if actor:
         error = system.refused(system.registry.MoveAlias, request, (("rollforward-actor", actor),))
         assert (type(error), error.reason) == (InvalidRequest, "INVALID_ACTOR")
     else:
-        answer = system.registry.MoveAlias(request, metadata=(("rollforward-actor", ""),), timeout=SECONDS)
-        assert answer.alias.actor == "anonymous"
+        response = system.registry.MoveAlias(request, metadata=(("rollforward-actor", ""),), timeout=SECONDS)
+        assert response.alias.actor == "anonymous"

@@ -1,4 +1,4 @@
-"""Searching models and versions: the same answers from SQLite and PostgreSQL, and pages that miss nothing."""
+"""Searching models and versions: SQLite and PostgreSQL agree, and pages miss nothing."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ FIRST_MS = BEGAN // 1_000_000
 
 @pytest.fixture(params=BOTH)
 def rows(request: pytest.FixtureRequest) -> Iterator[RegistryRows]:
-    """Empty rows."""
-    with place(request) as where, registry_rows(where) as found:
-        yield found
+    """Yield empty rows."""
+    with place(request) as location, registry_rows(location) as empty:
+        yield empty
 
 
 @pytest.fixture(scope="module", params=BOTH)
 def models(request: pytest.FixtureRequest) -> Iterator[RegistryRows]:
-    """Models that are only read."""
-    with place(request) as where, registry_rows(where) as found:
-        yield with_models(found)
+    """Yield models that tests only read."""
+    with place(request) as location, registry_rows(location) as empty:
+        yield with_models(empty)
 
 
 @pytest.fixture
 def own_models(rows: RegistryRows) -> RegistryRows:
-    """The same models, for a test that writes."""
+    """Return the same models, for a test that writes."""
     return with_models(rows)
 
 
 def with_models(rows: RegistryRows) -> RegistryRows:
-    """Five models, created a second apart."""
+    """Create five models, a second apart."""
     rows.create("fraud-eu", team="risk", tier="1")
     rows.create("fraud_us", team="risk", note="it's [new]*")
     rows.create("Fraud", team="Risk")
@@ -46,32 +46,38 @@ def with_models(rows: RegistryRows) -> RegistryRows:
     return rows
 
 
-def names(rows: RegistryRows, asked: str = "", order_by: str = "", *, show_deleted: bool = False) -> list[str]:
-    """The names of the models that are listed, read in pages of two."""
+def list_models(
+    rows: RegistryRows, filter_text: str = "", order_by: str = "", *, show_deleted: bool = False
+) -> list[str]:
+    """List models in pages of two and return their names."""
 
     def page(token: str) -> tuple[list[str], str]:
         request = v1.ListModelsRequest(
-            filter=asked, order_by=order_by, show_deleted=show_deleted, page_size=2, page_token=token
+            filter=filter_text, order_by=order_by, show_deleted=show_deleted, page_size=2, page_token=token
         )
-        found = rows.ask(lambda connection: queries.list_models(connection, request))
+        found = rows.query(lambda connection: queries.list_models(connection, request))
         return [model.name for model in found.models], found.next_page_token
 
     return all_pages(page)
 
 
-def numbers(rows: RegistryRows, asked: str = "", order_by: str = "", model: str = "") -> list[tuple[str, int]]:
-    """The versions that are listed, read in pages of two."""
+def list_versions(
+    rows: RegistryRows, filter_text: str = "", order_by: str = "", model: str = ""
+) -> list[tuple[str, int]]:
+    """List versions in pages of two and return their models and numbers."""
 
     def page(token: str) -> tuple[list[tuple[str, int]], str]:
-        request = v1.ListVersionsRequest(model=model, filter=asked, order_by=order_by, page_size=2, page_token=token)
-        found = rows.ask(lambda connection: queries.list_versions(connection, request))
+        request = v1.ListVersionsRequest(
+            model=model, filter=filter_text, order_by=order_by, page_size=2, page_token=token
+        )
+        found = rows.query(lambda connection: queries.list_versions(connection, request))
         return [(version.model, version.version) for version in found.versions], found.next_page_token
 
     return all_pages(page)
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("filter_text", "expected"),
     [
         ("", {"fraud-eu", "fraud_us", "Fraud", "iris", "Ärger"}),
         ("name = 'iris'", {"iris"}),
@@ -80,7 +86,7 @@ def numbers(rows: RegistryRows, asked: str = "", order_by: str = "", model: str 
         ("name LIKE '%R%'", set()),
         ("name ILIKE '%R%'", {"fraud-eu", "fraud_us", "Fraud", "iris", "Ärger"}),
         ("name ILIKE 'FRAUD%'", {"fraud-eu", "fraud_us", "Fraud"}),
-        ("name ILIKE 'ä%'", set()),  # both fold A to Z only
+        ("name ILIKE 'ä%'", set()),  # both ignore the case of A to Z only
         ("name LIKE 'fraud_%'", {"fraud-eu", "fraud_us"}),
         (r"name LIKE 'fraud\_%'", {"fraud_us"}),
         ("name LIKE '_rger'", {"Ärger"}),
@@ -88,7 +94,7 @@ def numbers(rows: RegistryRows, asked: str = "", order_by: str = "", model: str 
         ("name IN ('iris', 'Ärger', 'none')", {"iris", "Ärger"}),
         ("name NOT IN ('iris', 'Ärger')", {"fraud-eu", "fraud_us", "Fraud"}),
         ("tags.team = 'risk'", {"fraud-eu", "fraud_us"}),
-        ("tags.team != 'risk'", {"Fraud", "Ärger"}),  # a tag that is not there matches nothing
+        ("tags.team != 'risk'", {"Fraud", "Ärger"}),  # a missing tag matches nothing
         ("tags.team ILIKE 'RISK'", {"fraud-eu", "fraud_us", "Fraud"}),
         ("tags.team IN ('plants', 'Risk')", {"Fraud", "Ärger"}),
         ("tags.team IS NULL", {"iris"}),
@@ -105,11 +111,11 @@ def numbers(rows: RegistryRows, asked: str = "", order_by: str = "", model: str 
         ("created > 99999999999999999999999", set()),
     ],
 )
-def test_filters_of_models(models: RegistryRows, asked: str, expected: set[str]) -> None:
-    assert names(models, asked) == sorted(expected)
+def test_models_are_filtered(models: RegistryRows, filter_text: str, expected: set[str]) -> None:
+    assert list_models(models, filter_text) == sorted(expected)
 
 
-def test_orders_of_models(own_models: RegistryRows) -> None:
+def test_models_are_ordered(own_models: RegistryRows) -> None:
     own_models.append(v1.ModelDescribed(model="fraud-eu", to_description="Europe's."))
     for order_by, expected in {
         "": ["Fraud", "fraud-eu", "fraud_us", "iris", "Ärger"],
@@ -119,41 +125,41 @@ def test_orders_of_models(own_models: RegistryRows) -> None:
         "updated desc": ["fraud-eu", "Ärger", "iris", "Fraud", "fraud_us"],
         "updated ASC, name DESC": ["fraud_us", "Fraud", "iris", "Ärger", "fraud-eu"],
     }.items():
-        assert names(own_models, order_by=order_by) == expected
+        assert list_models(own_models, order_by=order_by) == expected
 
 
-def test_deleted_models_come_when_they_are_asked_for(own_models: RegistryRows) -> None:
+def test_deleted_models_are_listed_on_request(own_models: RegistryRows) -> None:
     own_models.append(v1.ModelDeleted(model="iris"))
-    assert "iris" not in names(own_models)
-    assert "iris" in names(own_models, show_deleted=True)
-    assert own_models.ask(lambda connection: queries.model(connection, "iris")).HasField("deleted_at")
+    assert "iris" not in list_models(own_models)
+    assert "iris" in list_models(own_models, show_deleted=True)
+    assert own_models.query(lambda connection: queries.model(connection, "iris")).HasField("deleted_at")
     own_models.append(v1.ModelRestored(model="iris"))
-    assert "iris" in names(own_models)
-    assert not own_models.ask(lambda connection: queries.model(connection, "iris")).HasField("deleted_at")
+    assert "iris" in list_models(own_models)
+    assert not own_models.query(lambda connection: queries.model(connection, "iris")).HasField("deleted_at")
 
 
-def test_a_renamed_model_is_found_by_its_name_and_points_there_from_its_former_ones(own_models: RegistryRows) -> None:
+def test_former_names_are_rejected_with_current_name(own_models: RegistryRows) -> None:
     own_models.register("iris")
     own_models.move("iris", "champion", 1)
     own_models.rename("iris", "flowers")
     revision = own_models.rename("flowers", "plants")
-    found = own_models.ask(lambda connection: queries.model(connection, "plants"))
+    found = own_models.query(lambda connection: queries.model(connection, "plants"))
     assert (found.name, list(found.former_names)) == ("plants", ["iris", "flowers"])
     assert (found.revision, found.latest_version) == (revision, 1)
     assert [(alias.model, alias.alias, alias.version) for alias in found.aliases] == [("plants", "champion", 1)]
-    assert own_models.ask(lambda connection: queries.version(connection, "plants", 1)).model == "plants"
+    assert own_models.query(lambda connection: queries.version(connection, "plants", 1)).model == "plants"
     for former in ("iris", "flowers"):
         with pytest.raises(Rejected) as refused:
-            own_models.ask(lambda rows, former=former: queries.model(rows, former))  # type: ignore[misc]
+            own_models.query(lambda rows, former=former: queries.model(rows, former))  # type: ignore[misc]
         assert refused.value.reason == "MODEL_RENAMED"
         assert refused.value.metadata == {"model": former, "renamed_to": "plants"}
-    assert "plants" in names(own_models)
-    assert "iris" not in names(own_models)
+    assert "plants" in list_models(own_models)
+    assert "iris" not in list_models(own_models)
 
 
-def test_a_model_that_never_was_is_not_found(models: RegistryRows) -> None:
+def test_unknown_model_is_not_found(models: RegistryRows) -> None:
     with pytest.raises(Rejected) as refused:
-        models.ask(lambda connection: queries.model(connection, "nobody"))
+        models.query(lambda connection: queries.model(connection, "nobody"))
     assert refused.value.reason == "MODEL_NOT_FOUND"
 
 
@@ -164,50 +170,50 @@ def test_tags_are_set_changed_and_removed(own_models: RegistryRows) -> None:
         v1.TagChange(key="new", to_value=""),
     ]
     own_models.append(v1.ModelTagsChanged(model="fraud-eu", changes=changes))
-    assert dict(own_models.ask(lambda connection: queries.model(connection, "fraud-eu")).tags) == {
+    assert dict(own_models.query(lambda connection: queries.model(connection, "fraud-eu")).tags) == {
         "team": "fraud",
         "new": "",
     }
-    assert names(own_models, "tags.team = 'fraud'") == names(own_models, "tags.new = ''") == ["fraud-eu"]
+    assert list_models(own_models, "tags.team = 'fraud'") == list_models(own_models, "tags.new = ''") == ["fraud-eu"]
 
 
-def test_a_long_tag_is_kept(rows: RegistryRows) -> None:
+def test_long_tag_is_found(rows: RegistryRows) -> None:
     value = "".join(random.Random(1).choices("äbcdefgh", k=5000))
     rows.create("iris", note=value)
     rows.register("iris", note=value)
-    assert names(rows, f"tags.note = '{value}'") == ["iris"]
-    assert numbers(rows, f"tags.note = '{value}'") == [("iris", 1)]
+    assert list_models(rows, f"tags.note = '{value}'") == ["iris"]
+    assert list_versions(rows, f"tags.note = '{value}'") == [("iris", 1)]
 
 
 @pytest.mark.parametrize("order_by", ["", "name DESC", "created DESC", "updated", "updated DESC"])
-def test_a_walk_misses_no_model_while_others_are_written(rows: RegistryRows, order_by: str) -> None:
-    chance = random.Random(order_by)
-    there = [f"m{number:02}" for number in range(30)]
-    for name in chance.sample(there, len(there)):
+def test_pages_miss_no_model_despite_writes(rows: RegistryRows, order_by: str) -> None:
+    rng = random.Random(order_by)
+    existing = [f"m{number:02}" for number in range(30)]
+    for name in rng.sample(existing, len(existing)):
         rows.create(name, team="risk")
     seen: list[str] = []
     token = ""
     for step in range(200):
         request = v1.ListModelsRequest(order_by=order_by, filter="tags.team = 'risk'", page_size=3, page_token=token)
-        page = rows.ask(lambda connection, request=request: queries.list_models(connection, request))  # type: ignore[misc]
+        page = rows.query(lambda connection, request=request: queries.list_models(connection, request))  # type: ignore[misc]
         seen += [model.name for model in page.models]
         token = page.next_page_token
         if not token:
             break
         if step < 15:
             rows.create(f"new{step}", team="risk")
-            touched = chance.sample(there, 2)
+            touched = rng.sample(existing, 2)
             rows.append(*(v1.ModelDescribed(model=name, to_description=str(step)) for name in touched))
     assert not token
-    assert set(there) <= set(seen)
+    assert set(existing) <= set(seen)
     if "updated" not in order_by:
         assert len(seen) == len(set(seen))
 
 
-def test_a_token_is_of_its_own_listing_only(models: RegistryRows) -> None:
-    def page(**asked: object) -> v1.ListModelsResponse:
-        request = v1.ListModelsRequest(page_size=2, **asked)  # type: ignore[arg-type]
-        return models.ask(lambda connection: queries.list_models(connection, request))
+def test_token_of_other_listing_is_rejected(models: RegistryRows) -> None:
+    def page(**fields: object) -> v1.ListModelsResponse:
+        request = v1.ListModelsRequest(page_size=2, **fields)  # type: ignore[arg-type]
+        return models.query(lambda connection: queries.list_models(connection, request))
 
     token = page().next_page_token
     assert page(page_token=token).models
@@ -219,19 +225,19 @@ def test_a_token_is_of_its_own_listing_only(models: RegistryRows) -> None:
 
 @pytest.fixture(scope="module", params=BOTH)
 def versions(request: pytest.FixtureRequest) -> Iterator[RegistryRows]:
-    """Versions that are only read."""
-    with place(request) as where, registry_rows(where) as found:
-        yield with_versions(found)
+    """Yield versions that tests only read."""
+    with place(request) as location, registry_rows(location) as empty:
+        yield with_versions(empty)
 
 
 @pytest.fixture
 def own_versions(rows: RegistryRows) -> RegistryRows:
-    """The same versions, for a test that writes."""
+    """Return the same versions, for a test that writes."""
     return with_versions(rows)
 
 
 def with_versions(rows: RegistryRows) -> RegistryRows:
-    """Two models with three versions and one."""
+    """Create two models, with three versions and one."""
     rows.create("fraud")
     rows.register("fraud", "a" * 32, team="risk")
     rows.register("fraud", "b" * 32, team="risk", note="x")
@@ -246,7 +252,7 @@ def with_versions(rows: RegistryRows) -> RegistryRows:
 
 
 @pytest.mark.parametrize(
-    ("asked", "order_by", "expected"),
+    ("filter_text", "order_by", "expected"),
     [
         ("", "", [("fraud", 3), ("iris", 1), ("fraud", 2), ("fraud", 1)]),
         ("", "name", [("fraud", 3), ("fraud", 2), ("fraud", 1), ("iris", 1)]),
@@ -267,73 +273,79 @@ def with_versions(rows: RegistryRows) -> RegistryRows:
         ("tags.team = 'risk' AND tags.note IS NULL", "", [("fraud", 1)]),
     ],
 )
-def test_versions(versions: RegistryRows, asked: str, order_by: str, expected: list[tuple[str, int]]) -> None:
-    assert numbers(versions, asked, order_by) == expected
+def test_versions_are_filtered_and_ordered(
+    versions: RegistryRows, filter_text: str, order_by: str, expected: list[tuple[str, int]]
+) -> None:
+    assert list_versions(versions, filter_text, order_by) == expected
 
 
-def test_versions_of_one_model(own_versions: RegistryRows) -> None:
-    assert numbers(own_versions, model="fraud") == [("fraud", 3), ("fraud", 2), ("fraud", 1)]
+def test_versions_of_one_model_are_listed(own_versions: RegistryRows) -> None:
+    assert list_versions(own_versions, model="fraud") == [("fraud", 3), ("fraud", 2), ("fraud", 1)]
     own_versions.rename("fraud", "cards")
-    assert numbers(own_versions, model="cards", asked="name = 'cards'") == [("cards", 3), ("cards", 2), ("cards", 1)]
-    for asked, reason in {"nobody": "MODEL_NOT_FOUND", "fraud": "MODEL_RENAMED"}.items():
+    assert list_versions(own_versions, model="cards", filter_text="name = 'cards'") == [
+        ("cards", 3),
+        ("cards", 2),
+        ("cards", 1),
+    ]
+    for name, reason in {"nobody": "MODEL_NOT_FOUND", "fraud": "MODEL_RENAMED"}.items():
         with pytest.raises(Rejected) as refused:
-            numbers(own_versions, model=asked)
+            list_versions(own_versions, model=name)
         assert refused.value.reason == reason
 
 
-def test_a_version_as_it_became(own_versions: RegistryRows) -> None:
-    before = own_versions.ask(lambda connection: queries.version(connection, "fraud", 2))
+def test_version_shows_its_changes(own_versions: RegistryRows) -> None:
+    before = own_versions.query(lambda connection: queries.version(connection, "fraud", 2))
     assert (list(before.aliases), before.status) == (["champion", "prod-eu"], v1.VERSION_STATUS_READY)
     own_versions.append(v1.VersionDescribed(model="fraud", version=2, to_description="Better."))
     changes = [v1.TagChange(key="note", from_value="x"), v1.TagChange(key="team", from_value="risk", to_value="all")]
     own_versions.append(v1.VersionTagsChanged(model="fraud", version=2, changes=changes))
     own_versions.append(v1.VersionDeleted(model="fraud", version=2))
-    after = own_versions.ask(lambda connection: queries.version(connection, "fraud", 2))
+    after = own_versions.query(lambda connection: queries.version(connection, "fraud", 2))
     assert (after.description, dict(after.tags)) == ("Better.", {"team": "all"})
     assert after.deleted_at == after.updated_at
     assert after.updated_at.ToNanoseconds() > before.updated_at.ToNanoseconds()
     assert (after.revision, after.created_at, after.digest) == (before.revision, before.created_at, digest(2))
-    assert ("fraud", 2) not in numbers(own_versions)
+    assert ("fraud", 2) not in list_versions(own_versions)
     own_versions.append(v1.VersionRestored(model="fraud", version=2))
-    assert ("fraud", 2) in numbers(own_versions)
+    assert ("fraud", 2) in list_versions(own_versions)
 
 
-def test_versions_of_a_deleted_model_come_only_with_it(own_versions: RegistryRows) -> None:
+def test_versions_of_deleted_model_are_listed_only_by_model(own_versions: RegistryRows) -> None:
     own_versions.append(v1.ModelDeleted(model="iris"))
-    assert ("iris", 1) not in numbers(own_versions)
-    assert numbers(own_versions, model="iris") == [("iris", 1)]
+    assert ("iris", 1) not in list_versions(own_versions)
+    assert list_versions(own_versions, model="iris") == [("iris", 1)]
 
 
-def test_a_version_that_never_was_is_not_found(versions: RegistryRows) -> None:
+def test_unknown_version_is_not_found(versions: RegistryRows) -> None:
     with pytest.raises(Rejected) as refused:
-        versions.ask(lambda connection: queries.version(connection, "fraud", 4))
+        versions.query(lambda connection: queries.version(connection, "fraud", 4))
     assert refused.value.reason == "VERSION_NOT_FOUND"
 
 
 @pytest.mark.parametrize(
-    ("asked", "reason"),
+    ("listing", "reason"),
     [
         (v1.ListModelsRequest(filter="version = 1"), "INVALID_FILTER"),
         (v1.ListModelsRequest(order_by="version"), "INVALID_ORDER"),
         (v1.ListModelsRequest(page_token="x"), "INVALID_PAGE"),
     ],
 )
-def test_what_no_model_has_is_refused(models: RegistryRows, asked: v1.ListModelsRequest, reason: str) -> None:
+def test_invalid_listing_is_rejected(models: RegistryRows, listing: v1.ListModelsRequest, reason: str) -> None:
     with pytest.raises(Rejected) as refused:
-        models.ask(lambda connection: queries.list_models(connection, asked))
+        models.query(lambda connection: queries.list_models(connection, listing))
     assert refused.value.reason == reason
 
 
-def test_as_many_conditions_and_wildcards_as_a_filter_may_have(models: RegistryRows) -> None:
+def test_largest_filters_are_accepted(models: RegistryRows) -> None:
     many = " AND ".join(["name LIKE '%a%'"] * 100)
-    assert set(names(models, many)) == {"Fraud", "fraud-eu", "fraud_us"}
-    assert names(models, f"tags.note LIKE '{'%a' * 4000}'") == []
+    assert set(list_models(models, many)) == {"Fraud", "fraud-eu", "fraud_us"}
+    assert list_models(models, f"tags.note LIKE '{'%a' * 4000}'") == []
     listed = ",".join(f"'{number}'" for number in range(1500))
-    assert names(models, f"name IN ({listed})") == []
+    assert list_models(models, f"name IN ({listed})") == []
 
 
-def test_rows_are_ordered_by_code_point(rows: RegistryRows) -> None:
-    there = ["a b", "a-b", "ab", "aB", "A", "ä", "z", "Ω", "😀", "\uffee"]
-    for name in there:
+def test_names_are_ordered_by_code_point(rows: RegistryRows) -> None:
+    existing = ["a b", "a-b", "ab", "aB", "A", "ä", "z", "Ω", "😀", "\uffee"]
+    for name in existing:
         rows.create(name)
-    assert names(rows) == sorted(there)
+    assert list_models(rows) == sorted(existing)

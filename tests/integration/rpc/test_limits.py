@@ -1,4 +1,4 @@
-"""What callers may occupy is bounded, and those who occupy it keep no others out."""
+"""Resources that callers may occupy are bounded, and those who occupy them do not block others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SILENT = 1_100
 
 @contextmanager
 def few_files(count: int) -> Iterator[None]:
-    """A usual limit of open files for what is started within."""
+    """Set a limit of open files for programs started within the block."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (count, limits[1]))
     try:
@@ -37,7 +37,7 @@ def few_files(count: int) -> Iterator[None]:
 
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[Up]:
-    """A system of its own, started with the limit that most systems set."""
+    """Run a separate system with the usual limit of open files."""
     with ExitStack() as stack:
         with few_files(1024):
             system = stack.enter_context(up(tmp_path / "data"))
@@ -46,7 +46,7 @@ def started(tmp_path: Path) -> Iterator[Up]:
 
 @contextmanager
 def connections(address: str, count: int, first: bytes = b"") -> Iterator[list[socket.socket]]:
-    """Connections over which no more than this is sent."""
+    """Open connections over which only `first` is sent."""
     host, _, port = address.rpartition(":")
     with ExitStack() as stack:
         opened = []
@@ -57,7 +57,7 @@ def connections(address: str, count: int, first: bytes = b"") -> Iterator[list[s
 
 
 def is_closed(connection: socket.socket) -> bool:
-    """Whether the other side has ended a connection."""
+    """Return whether the other side has closed a connection."""
     connection.setblocking(False)
     try:
         while connection.recv(65536):
@@ -69,24 +69,24 @@ def is_closed(connection: socket.socket) -> bool:
     return True
 
 
-def test_a_new_client_gets_in_beside_silent_connections_which_are_ended(started: Up) -> None:
-    with connections(started.address, SILENT) as silent:
+def test_new_client_connects_despite_idle_connections(started: Up) -> None:
+    with connections(started.address, SILENT) as idle:
         new = Client(started.address)
         assert new.heads() == started.heads()
         new.channel.close()
-        until(lambda: all(map(is_closed, silent)), "all silent connections are ended", SECONDS)
+        until(lambda: all(map(is_closed, idle)), "all idle connections are closed", SECONDS)
     assert psutil.Process(started.pid).num_fds() < SILENT
 
 
-def test_a_new_client_gets_in_where_no_limit_can_be_raised(tmp_path: Path) -> None:
+def test_new_client_connects_with_fixed_file_limit(tmp_path: Path) -> None:
     with up(tmp_path / "data") as system:
         psutil.Process(system.pid).rlimit(psutil.RLIMIT_NOFILE, (1024, 1024))
         with connections(system.address, SILENT):
-            until(lambda: answers(system.address), "a new client gets in", SECONDS)
+            until(lambda: is_reachable(system.address), "a new client connects", SECONDS)
 
 
-def answers(address: str) -> bool:
-    """Whether a new client is answered."""
+def is_reachable(address: str) -> bool:
+    """Return whether a new client gets a response."""
     client = Client(address)
     try:
         return bool(client.heads())
@@ -96,15 +96,15 @@ def answers(address: str) -> bool:
         client.channel.close()
 
 
-def test_half_a_request_over_http_keeps_nobody_out_and_is_ended(started: Up) -> None:
+def test_incomplete_http_requests_block_nobody_and_are_closed(started: Up) -> None:
     address = started.http.removeprefix("http://")
-    with connections(address, 500, b"GET /livez HTTP/1.1\r\nHost: x\r\n") as half:
+    with connections(address, 500, b"GET /livez HTTP/1.1\r\nHost: x\r\n") as incomplete:
         assert httpx.get(f"{started.http}/livez", timeout=SECONDS).status_code == 200
-        until(lambda: all(map(is_closed, half)), "all halves are ended", SECONDS)
+        until(lambda: all(map(is_closed, incomplete)), "all incomplete requests are closed", SECONDS)
 
 
-def test_a_compressed_message_is_not_unpacked(system: Up) -> None:
-    # 64 MB that compress to little: over the limit of 4 MB only when they are unpacked.
+def test_compressed_message_is_not_decompressed(system: Up) -> None:
+    # 64 MB that compress well: they exceed the limit of 4 MB only when decompressed.
     large = v1.GetModelRequest(name="x" * 64_000_000)
     with pytest.raises(grpc.RpcError) as refused:
         system.registry.GetModel(large, compression=grpc.Compression.Gzip, timeout=SECONDS)
@@ -116,10 +116,10 @@ _MEGABYTE = bytes(1024 * 1024)
 
 
 class Uploads:
-    """Uploads that have begun and do not end before they are told to."""
+    """Uploads that begin at once and continue when the test calls `end`."""
 
     def __init__(self, system: Up, count: int, megabytes: int = 0) -> None:
-        """Begin `count` uploads, each with so much data."""
+        """Begin `count` uploads, each with `megabytes` of data."""
         self._end = threading.Event()
         self._begun = [_MEGABYTE] * megabytes
         stub = system.artifacts
@@ -134,15 +134,15 @@ class Uploads:
         yield v1.UploadBlobRequest(chunk=bytes([number % 256]))
 
     def end(self) -> None:
-        """Have all of them go on."""
+        """Let all uploads finish."""
         self._end.set()
 
 
-def test_uploads_are_as_many_as_fit_and_starve_no_other_call(system: Up) -> None:
+def test_concurrent_uploads_are_limited_and_starve_no_call(system: Up) -> None:
     limit = CallKind.UPLOAD.limit
     uploads = Uploads(system, limit + 20)
     try:
-        until(lambda: sum(call.done() for call in uploads.calls) == 20, "what is too much is refused")
+        until(lambda: sum(call.done() for call in uploads.calls) == 20, "excess uploads are rejected")
         for call in uploads.calls:
             if call.done():
                 refusal = from_rpc_error(call.exception())  # type: ignore[arg-type]
@@ -159,7 +159,9 @@ def test_open_uploads_have_bounded_memory(started: Up) -> None:
     process = psutil.Process(started.pid)
     before = process.memory_info().rss
     uploads = Uploads(started, 300, megabytes=8)
-    until(lambda: sum(call.done() for call in uploads.calls) == 300 - CallKind.UPLOAD.limit, "the others are refused")
+    until(
+        lambda: sum(call.done() for call in uploads.calls) == 300 - CallKind.UPLOAD.limit, "excess uploads are rejected"
+    )
     uploads.end()
     until(lambda: all(call.done() for call in uploads.calls), "all uploads end")
     # Each may send 8 MB, 2.4 GB in all.

@@ -1,4 +1,4 @@
-"""A read at the head sees every command before it, whoever sent that: raw calls, the SDK and the command line."""
+"""Reads at the head see every earlier command, whoever sent it: raw calls, the SDK and the command line."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ pytestmark = pytest.mark.busy
 
 HEAD = (("rollforward-min-position", "head"),)
 SECONDS = scaled(30)
-# A stale read shows within few rounds: rows lag by up to 0.2 s behind commands that nobody waits for.
+# A stale read shows up within few rounds: rows lag by up to 0.2 s behind commands that no caller waits for.
 ROUNDS = 10
 
 
 @pytest.fixture
-def stranger(system: Up) -> Iterator[grpc.Channel]:
-    """A channel that has seen nothing of what others wrote."""
+def other_channel(system: Up) -> Iterator[grpc.Channel]:
+    """Open a channel that has not seen the writes of others."""
     with grpc.insecure_channel(system.address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         yield channel
 
 
-def test_a_raw_call_sees_every_move_before_it(system: Up, model: str, stranger: grpc.Channel) -> None:
-    registry = v1.RegistryServiceStub(stranger)
+def test_raw_call_sees_earlier_moves(system: Up, model: str, other_channel: grpc.Channel) -> None:
+    registry = v1.RegistryServiceStub(other_channel)
     for number in range(ROUNDS):
         moved = system.move(model, number % 2 + 1)
         aliases = registry.ResolveAliases(v1.ResolveAliasesRequest(model=model), metadata=HEAD, timeout=SECONDS)
@@ -44,34 +44,36 @@ def test_a_raw_call_sees_every_move_before_it(system: Up, model: str, stranger: 
         assert resolved.alias.revision == moved.alias.revision
 
 
-def test_every_log_is_read_at_its_head(system: Up, model: str, stranger: grpc.Channel) -> None:
-    audit = v1.AuditServiceStub(stranger)
+def test_every_log_is_read_at_head(system: Up, model: str, other_channel: grpc.Channel) -> None:
+    audit = v1.AuditServiceStub(other_channel)
     for number in range(ROUNDS):
         moved = system.move(model, number % 2 + 1)
         run_id = system.new_run()
         request = v1.ListEventsRequest(log="registry", page_size=1)
         events = audit.ListEvents(request, metadata=HEAD, timeout=SECONDS).events
         assert [event.position for event in events] == [moved.alias.revision]
-        found = v1.TrackingServiceStub(stranger).GetRun(v1.GetRunRequest(run_id=run_id), metadata=HEAD, timeout=SECONDS)
-        assert found.run.run_id == run_id
+        response = v1.TrackingServiceStub(other_channel).GetRun(
+            v1.GetRunRequest(run_id=run_id), metadata=HEAD, timeout=SECONDS
+        )
+        assert response.run.run_id == run_id
 
 
-def test_a_head_may_stand_beside_positions(system: Up, model: str, stranger: grpc.Channel) -> None:
+def test_head_may_be_combined_with_positions(system: Up, model: str, other_channel: grpc.Channel) -> None:
     moved = system.move(model, 1)
     both = (("rollforward-min-position", f"registry={moved.alias.revision}, head"),)
     request = v1.ResolveAliasesRequest(model=model)
-    found = v1.RegistryServiceStub(stranger).ResolveAliases(request, metadata=both, timeout=SECONDS)
-    assert found.aliases[0].version == 1
+    response = v1.RegistryServiceStub(other_channel).ResolveAliases(request, metadata=both, timeout=SECONDS)
+    assert response.aliases[0].version == 1
 
 
-def test_a_head_is_written_in_one_way(stranger: grpc.Channel) -> None:
+def test_head_has_one_spelling(other_channel: grpc.Channel) -> None:
     wrong = (("rollforward-min-position", "HEAD"),)
     with pytest.raises(grpc.RpcError) as refusal:
-        v1.RegistryServiceStub(stranger).ListModels(v1.ListModelsRequest(), metadata=wrong, timeout=SECONDS)
+        v1.RegistryServiceStub(other_channel).ListModels(v1.ListModelsRequest(), metadata=wrong, timeout=SECONDS)
     assert from_rpc_error(refusal.value).reason == "INVALID_MIN_POSITION"
 
 
-def test_a_connection_reads_at_the_head_when_it_is_told_to(system: Up, model: str) -> None:
+def test_connection_reads_at_head_on_request(system: Up, model: str) -> None:
     with rf.Client(system.address, read_at_head=True) as client:
         for number in range(ROUNDS):
             moved = system.move(model, number % 2 + 1)
@@ -81,7 +83,7 @@ def test_a_connection_reads_at_the_head_when_it_is_told_to(system: Up, model: st
 @pytest.mark.parametrize(
     "command", [("aliases", "list"), ("aliases", "history"), ("models", "show"), ("aliases", "intervals")]
 )
-def test_a_command_line_sees_the_command_before_it(
+def test_command_line_sees_earlier_commands(
     command: tuple[str, ...], system: Up, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""A real pod in a process of its own follows its alias: what it serves, what it says of it, and what it does alone."""
+"""A real pod in its own process follows an alias: what it serves, what it reports, and how it survives outages."""
 
 import asyncio
 import json
@@ -54,13 +54,13 @@ sys.exit(command(*targets, server=server, grpc="127.0.0.1:0", cache=Path(cache))
 TARGET = "iris@champion"
 
 
-async def nothing() -> set[str]:
-    """Names no artifact."""
+async def no_artifacts() -> set[str]:
+    """Return no artifact digests."""
     return set()
 
 
 class Services:
-    """What a pod talks to, over logs in memory. It can go away and come back where it was."""
+    """The services that a pod uses, over logs in memory; they can stop and restart at the same address."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -76,13 +76,15 @@ class Services:
 
     @property
     def address(self) -> str:
-        """Where they are."""
+        """Return their address."""
         return f"127.0.0.1:{self.port}"
 
-    async def come(self) -> None:
-        """Answer calls."""
+    async def listen(self) -> None:
+        """Start listening."""
         server = aio.server(interceptors=[Interceptor()])
-        v1.add_ArtifactServiceServicer_to_server(ArtifactServicer(self.blobs, Collector(self.blobs, nothing)), server)
+        v1.add_ArtifactServiceServicer_to_server(
+            ArtifactServicer(self.blobs, Collector(self.blobs, no_artifacts)), server
+        )
         commands = CommandHandler(self.serving, DECIDER, self.pods)
         servicer = ServingServicer(commands, self.pods, self.assignments)
         v1.add_ServingServiceServicer_to_server(servicer, server)
@@ -90,14 +92,14 @@ class Services:
         await server.start()
         self._server = server
 
-    async def go(self) -> None:
-        """Break off what is under way, and answer no more."""
+    async def stop(self) -> None:
+        """Cancel running calls and stop listening."""
         assert self._server is not None
         await self._server.stop(None)
 
-    async def lose(self, head: int) -> None:
-        """Come back with a registry log that lost what came after a position, in another epoch."""
-        await self.go()
+    async def lose_events(self, head: int) -> None:
+        """Restart with a registry log that lost the events after a position, in a new epoch."""
+        await self.stop()
         await self.assignments.stop()
         await self.tails[1].stop()
         kept = MemoryStore("registry", registry.EVENTS)
@@ -110,21 +112,21 @@ class Services:
         database = Database(str(self._root / f"rows-{began.epoch}"))
         self.assignments = Projector(self.tails[1], AssignmentsProjection(), database)
         await self.assignments.start()
-        await self.come()
+        await self.listen()
 
     async def record(self, payload: Message) -> int:
-        """Put a fact into the registry's log; its position."""
+        """Append an event to the registry log; return its position."""
         event_id = uuid.uuid4().hex
         event = NewEvent("model/iris", payload, Metadata(actor="a-test"), event_id, event_id)
         (position,) = await self.registry.append([event])
         return position
 
     async def move(self, version: int, digest: str) -> int:
-        """Move the champion."""
+        """Append a move of the champion; return its position."""
         return await self.record(v1.AliasMoved(model="iris", alias="champion", to_version=version, to_digest=digest))
 
     async def acknowledged(self, revision: int) -> v1.AssignmentApplied | v1.AssignmentFailed:
-        """What the newest pod says of a revision of the registry's epoch, once it does."""
+        """Wait for the acknowledgement of a revision in the registry's epoch, and return it."""
         epoch = on_wire(self.registry.epochs[-1])
         async with asyncio.timeout(scaled(30)):
             async for batch in self.serving.subscribe():
@@ -135,26 +137,26 @@ class Services:
                         return payload
         raise AssertionError
 
-    def payloads(self) -> list[str]:
-        """The kinds of facts that pods told, in order."""
+    def event_types(self) -> list[str]:
+        """Return the types of the events that pods appended, in order."""
         return [type(event.data).__name__ for event in self.serving._events]
 
 
 @pytest.fixture
 async def services(tmp_path: Path) -> AsyncIterator[Services]:
-    """Services that have come."""
-    here = Services(tmp_path)
-    await asyncio.gather(*(tail.start() for tail in here.tails))
-    await asyncio.gather(here.pods.start(), here.assignments.start())
-    await here.come()
-    yield here
-    await here.go()
-    await asyncio.gather(here.pods.stop(), here.assignments.stop())
-    await asyncio.gather(*(tail.stop() for tail in here.tails))
+    """Run services that listen."""
+    running_pod = Services(tmp_path)
+    await asyncio.gather(*(tail.start() for tail in running_pod.tails))
+    await asyncio.gather(running_pod.pods.start(), running_pod.assignments.start())
+    await running_pod.listen()
+    yield running_pod
+    await running_pod.stop()
+    await asyncio.gather(running_pod.pods.stop(), running_pod.assignments.stop())
+    await asyncio.gather(*(tail.stop() for tail in running_pod.tails))
 
 
 class Pod:
-    """A pod's process, with a client of it."""
+    """A pod's process, and a client of it."""
 
     def __init__(
         self, process: asyncio.subprocess.Process, address: str, stub: "GRPCInferenceServiceAsyncStub"
@@ -163,26 +165,26 @@ class Pod:
         self.address = address
         self._stub = stub
 
-    async def ask(self, name: str = TARGET, version: str = "") -> ModelInferResponse:
-        """Predict a row."""
+    async def predict(self, name: str = TARGET, version: str = "") -> ModelInferResponse:
+        """Request a prediction for one row."""
         request = ModelInferRequest(model_name=name, model_version=version, raw_input_contents=[np.zeros(2).tobytes()])
         request.inputs.add(name="input", datatype="FP64", shape=[1, 2])
         return await self._stub.ModelInfer(request, timeout=scaled(10))
 
-    async def answers(self, **words: str) -> tuple[int, int, int]:
-        """The version and revision that answer, and the prediction, which is the version in all models here."""
-        response = await self.ask(**words)
+    async def served(self, **fields: str) -> tuple[int, int, int]:
+        """Return the version and revision that answer, and the prediction, which is the version in these models."""
+        response = await self.predict(**fields)
         (label,) = np.frombuffer(response.raw_output_contents[0], "<i8")
         return int(response.model_version), response.parameters["rollforward_revision"].int64_param, int(label)
 
     async def line(self) -> str:
-        """The next line that it prints."""
+        """Return the next line that the pod prints."""
         assert self.process.stdout is not None
         async with asyncio.timeout(scaled(30)):
             return (await self.process.stdout.readline()).decode().strip()
 
     async def stop(self) -> int:
-        """Stop it in good order; its exit status."""
+        """Stop the pod gracefully; return its exit status."""
         self.process.terminate()
         async with asyncio.timeout(scaled(30)):
             return await self.process.wait()
@@ -190,7 +192,7 @@ class Pod:
 
 @asynccontextmanager
 async def pod(services: Services, cache: Path) -> AsyncIterator[Pod]:
-    """A pod that serves the champion."""
+    """Run a pod that serves the champion."""
     command = [sys.executable, "-c", START, services.address, str(cache), TARGET]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     try:
@@ -207,7 +209,7 @@ async def pod(services: Services, cache: Path) -> AsyncIterator[Pod]:
 
 
 def write_model(folder: Path, version: int) -> None:
-    """A model that predicts its version, with an example."""
+    """Write a model that predicts its version, with an input example."""
     folder.mkdir()
     estimator = DummyClassifier(strategy="constant", constant=version).fit(np.zeros((1, 2)), [version])
     estimator.n_features_in_ = 2
@@ -217,7 +219,7 @@ def write_model(folder: Path, version: int) -> None:
 
 @pytest.fixture
 async def digests(services: Services, tmp_path: Path) -> list[str]:
-    """The digests of versions 1 and 2, with none for version 0; version 3 is a pickle."""
+    """Store versions 1 to 3 and return their digests, with an empty one for version 0; version 3 is a pickle."""
 
     def store() -> list[str]:
         for version in (1, 2):
@@ -230,110 +232,110 @@ async def digests(services: Services, tmp_path: Path) -> list[str]:
     return await asyncio.to_thread(store)
 
 
-async def test_it_follows_forward_and_back(services: Services, digests: list[str], tmp_path: Path) -> None:
+async def test_pod_follows_moves_forward_and_back(services: Services, digests: list[str], tmp_path: Path) -> None:
     first = await services.move(1, digests[1])
-    async with pod(services, tmp_path / "cache") as here:
-        assert await here.answers() == (1, first, 1)
+    async with pod(services, tmp_path / "cache") as running_pod:
+        assert await running_pod.served() == (1, first, 1)
         second = await services.move(2, digests[2])
-        assert f"v2 (revision {second})" in await here.line()
-        assert await here.answers() == (2, second, 2)
-        assert await here.answers(version="1") == (1, first, 1)
+        assert f"v2 (revision {second})" in await running_pod.line()
+        assert await running_pod.served() == (2, second, 2)
+        assert await running_pod.served(version="1") == (1, first, 1)
         back = await services.move(1, digests[1])
         applied = await services.acknowledged(back)
         assert isinstance(applied, v1.AssignmentApplied)
         assert (applied.version, applied.digest) == (1, digests[1])
-        assert await here.answers() == (1, back, 1)
-        assert await here.stop() == 0
-    assert services.payloads() == ["PodStarted", *["AssignmentApplied"] * 3, "PodStopped"]
+        assert await running_pod.served() == (1, back, 1)
+        assert await running_pod.stop() == 0
+    assert services.event_types() == ["PodStarted", *["AssignmentApplied"] * 3, "PodStopped"]
 
 
-async def test_what_it_cannot_load_it_refuses_and_serves_on(
+async def test_pod_refuses_unloadable_version_and_keeps_serving(
     services: Services, digests: list[str], tmp_path: Path
 ) -> None:
     first = await services.move(1, digests[1])
-    async with pod(services, tmp_path / "cache") as here:
+    async with pod(services, tmp_path / "cache") as running_pod:
         for digest in (digests[3], f"sha256:{'0' * 64}"):
             failed = await services.acknowledged(await services.move(3, digest))
             assert isinstance(failed, v1.AssignmentFailed)
             assert failed.serving_version == 1
-            assert await here.answers() == (1, first, 1)
+            assert await running_pod.served() == (1, first, 1)
 
 
-async def test_a_removed_alias_is_answered_for_no_more(services: Services, digests: list[str], tmp_path: Path) -> None:
+async def test_removed_alias_is_not_served(services: Services, digests: list[str], tmp_path: Path) -> None:
     await services.move(1, digests[1])
-    async with pod(services, tmp_path / "cache") as here:
+    async with pod(services, tmp_path / "cache") as running_pod:
         removed = await services.record(v1.AliasRemoved(model="iris", alias="champion", from_version=1))
         await services.acknowledged(removed)
         with pytest.raises(aio.AioRpcError) as refused:
-            await here.ask()
+            await running_pod.predict()
         assert refused.value.code() is grpc.StatusCode.NOT_FOUND
         again = await services.move(1, digests[1])
         await services.acknowledged(again)
-        assert await here.answers() == (1, again, 1)
+        assert await running_pod.served() == (1, again, 1)
 
 
-async def test_it_serves_on_alone_and_catches_up(services: Services, digests: list[str], tmp_path: Path) -> None:
+async def test_pod_serves_during_outage_and_catches_up(services: Services, digests: list[str], tmp_path: Path) -> None:
     first = await services.move(1, digests[1])
-    async with pod(services, tmp_path / "cache") as here:
-        await services.go()
+    async with pod(services, tmp_path / "cache") as running_pod:
+        await services.stop()
         newest = first
         for version in (2, 1, 2):
             newest = await services.move(version, digests[version])
-        assert await here.answers() == (1, first, 1)
-        await services.come()
+        assert await running_pod.served() == (1, first, 1)
+        await services.listen()
         applied = await services.acknowledged(newest)
         assert isinstance(applied, v1.AssignmentApplied)
-        assert await here.answers() == (2, newest, 2)
+        assert await running_pod.served() == (2, newest, 2)
 
 
-async def test_it_follows_a_log_that_lost_what_it_serves(
-    services: Services, digests: list[str], tmp_path: Path
-) -> None:
+async def test_pod_follows_log_that_lost_its_assignment(services: Services, digests: list[str], tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     kept = lost = await services.move(2, digests[2])
     for version in (1, 2, 1):
         lost = await services.move(version, digests[version])
-    async with pod(services, cache) as here:
-        assert await here.answers() == (1, lost, 1)
-        await services.lose(kept)
-        # What it serves was never assigned in this log.
+    async with pod(services, cache) as running_pod:
+        assert await running_pod.served() == (1, lost, 1)
+        await services.lose_events(kept)
+        # The served assignment does not exist in this log.
         applied = await services.acknowledged(kept)
         assert isinstance(applied, v1.AssignmentApplied)
         assert (applied.version, applied.epoch) == (2, services.registry.epochs[-1])
-        assert await here.answers() == (2, kept, 2)
+        assert await running_pod.served() == (2, kept, 2)
         emergency = await services.move(1, digests[1])
         assert emergency < lost
         await services.acknowledged(emergency)
-        assert await here.answers() == (1, emergency, 1)
-        assert await here.stop() == 0
-    await services.lose(kept)
-    async with pod(services, cache) as here:  # with a last known good state of the epoch before
+        assert await running_pod.served() == (1, emergency, 1)
+        assert await running_pod.stop() == 0
+    await services.lose_events(kept)
+    async with pod(services, cache) as running_pod:  # with a last known good state of the former epoch
         newest = await services.move(1, digests[1])
         await services.acknowledged(newest)
-        assert await here.answers() == (1, newest, 1)
+        assert await running_pod.served() == (1, newest, 1)
 
 
-async def test_it_serves_on_when_a_log_lost_its_alias(services: Services, digests: list[str], tmp_path: Path) -> None:
+async def test_pod_keeps_serving_when_log_lost_its_alias(
+    services: Services, digests: list[str], tmp_path: Path
+) -> None:
     first = await services.move(1, digests[1])
-    async with pod(services, tmp_path / "cache") as here:
+    async with pod(services, tmp_path / "cache") as running_pod:
         await services.acknowledged(first)
-        await services.lose(0)
-        assert await here.answers() == (1, first, 1)
+        await services.lose_events(0)
+        assert await running_pod.served() == (1, first, 1)
         again = await services.move(2, digests[2])
         await services.acknowledged(again)
-        assert await here.answers() == (2, again, 2)
+        assert await running_pod.served() == (2, again, 2)
 
 
-async def test_a_pod_that_knows_no_epochs_is_refused_after_the_first(services: Services, digests: list[str]) -> None:
+async def test_pod_without_epochs_is_rejected_after_first_epoch(services: Services, digests: list[str]) -> None:
     old = v1.WatchAssignmentsRequest(pod_id=uuid.uuid4().hex, targets=[v1.Target(model="iris", alias="champion")])
     first = await services.move(1, digests[1])
     await services.assignments.wait_for(first)
     async with aio.insecure_channel(services.address) as channel:
         stub = v1.ServingServiceStub(channel)
         async for step in stub.WatchAssignments(old):
-            assert [one.revision for one in step.assignments] == [first]
+            assert [assignment.revision for assignment in step.assignments] == [first]
             break
-    await services.lose(first)
+    await services.lose_events(first)
     async with aio.insecure_channel(services.address) as channel:
         stub = v1.ServingServiceStub(channel)
         with pytest.raises(aio.AioRpcError) as refused:
@@ -341,33 +343,35 @@ async def test_a_pod_that_knows_no_epochs_is_refused_after_the_first(services: S
         assert refused.value.code() is grpc.StatusCode.ABORTED
 
 
-async def test_it_starts_alone_from_what_it_last_served(services: Services, digests: list[str], tmp_path: Path) -> None:
+async def test_pod_starts_from_last_state_without_services(
+    services: Services, digests: list[str], tmp_path: Path
+) -> None:
     cache = tmp_path / "cache"
     first = await services.move(1, digests[1])
-    async with pod(services, cache) as here:
+    async with pod(services, cache) as running_pod:
         await services.acknowledged(first)
-        assert await here.stop() == 0
-    await services.go()
-    async with pod(services, cache) as here:
-        assert await here.answers() == (1, first, 1)
-        await services.come()
+        assert await running_pod.stop() == 0
+    await services.stop()
+    async with pod(services, cache) as running_pod:
+        assert await running_pod.served() == (1, first, 1)
+        await services.listen()
         second = await services.move(2, digests[2])
         await services.acknowledged(second)
-        assert await here.answers() == (2, second, 2)
+        assert await running_pod.served() == (2, second, 2)
 
 
-async def test_no_request_fails_and_none_goes_back_while_the_alias_moves(
+async def test_requests_never_fail_or_go_back_while_alias_moves(
     services: Services, digests: list[str], tmp_path: Path
 ) -> None:
     first = last = await services.move(1, digests[1])
-    async with pod(services, tmp_path / "cache") as here:
+    async with pod(services, tmp_path / "cache") as running_pod:
         moved = asyncio.Event()
         revisions: list[int] = []
 
-        async def keep_asking() -> None:
+        async def keep_predicting() -> None:
             newest = 0
             while not moved.is_set():
-                version, revision, label = await here.answers()
+                version, revision, label = await running_pod.served()
                 assert version == label
                 assert revision >= newest
                 newest = revision
@@ -375,12 +379,12 @@ async def test_no_request_fails_and_none_goes_back_while_the_alias_moves(
 
         async with asyncio.TaskGroup() as group:
             for _ in range(4):
-                group.create_task(keep_asking())
+                group.create_task(keep_predicting())
             for number in range(40):
                 version = 2 - number % 2
                 last = await services.move(version, digests[version])
                 await services.acknowledged(last)
             moved.set()
-        assert await here.answers() == (1, last, 1)
+        assert await running_pod.served() == (1, last, 1)
     assert len(set(revisions)) > 20
     assert first <= min(revisions)

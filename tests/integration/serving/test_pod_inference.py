@@ -1,4 +1,4 @@
-"""A real pod in a process of its own, without any service: it boots from its last state and foreign clients use it."""
+"""A real pod in its own process, without services: it starts from its last state and serves foreign clients."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ from rollforward.v1 import Assignment, Target
 from services.pod.cache import LastKnownGood
 from tests.timeouts import scaled
 
-SERVER = "127.0.0.1:1"  # nobody is there
+SERVER = "127.0.0.1:1"  # nothing listens there
 START = """
 import sys
 from pathlib import Path
@@ -41,7 +41,7 @@ ESTIMATOR = RandomForestClassifier(5, random_state=0).fit(FEATURES, LABELS)
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pod's directory as a pod leaves it that served version 2 of iris@champion at revision 17."""
+    """Create the directory of a pod that served version 2 of iris@champion at revision 17."""
     root = tmp_path_factory.mktemp("cache")
     artifact = root / "artifact"
     artifact.mkdir()
@@ -57,7 +57,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def pod(cache: Path, *targets: str, address: str = "127.0.0.1:0") -> Iterator["subprocess.Popen[str]"]:
-    """A pod's process, with its lines on `stdout`; stopped at the end if it has not stopped before."""
+    """Run a pod, with its output on `stdout`; kill it at the end if it still runs."""
     command = [sys.executable, "-c", START, SERVER, address, str(cache), *targets]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -68,39 +68,39 @@ def pod(cache: Path, *targets: str, address: str = "127.0.0.1:0") -> Iterator["s
 
 
 def address_of(process: "subprocess.Popen[str]") -> str:
-    """Where a pod serves, as it says once it does."""
+    """Return the address that a pod prints once it serves."""
     assert process.stdout is not None
     line = process.stdout.readline().strip()
-    words, _, address = line.rpartition(" on ")
-    assert words == "serving iris@champion v2 (revision 17)"
+    message, _, address = line.rpartition(" on ")
+    assert message == "serving iris@champion v2 (revision 17)"
     return address
 
 
 @pytest.fixture(scope="module")
 def address(cache: Path) -> Iterator[str]:
-    """Where a pod serves iris@champion."""
+    """Run a pod that serves iris@champion and yield its address."""
     with pod(cache, "iris@champion") as process:
         yield address_of(process)
 
 
-def triton(address: str, *words: str, rows: Any = FEATURES) -> dict[str, Any]:
-    """What NVIDIA's client is answered."""
+def triton(address: str, *arguments: str, rows: Any = FEATURES) -> dict[str, Any]:
+    """Send a request with NVIDIA's client; return its result."""
     script = Path(__file__).with_name("triton_client.py")
     done = subprocess.run(
-        [sys.executable, str(script), address, *words],
+        [sys.executable, str(script), address, *arguments],
         input=json.dumps(np.asarray(rows).tolist()),
         capture_output=True,
         text=True,
         timeout=scaled(60),
         check=True,
     )
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
-def test_a_foreign_client_gets_the_models_own_answers(address: str) -> None:
-    answer = triton(address, "iris@champion", "2")
-    assert answer == {
+def test_foreign_client_gets_predictions_of_model(address: str) -> None:
+    result = triton(address, "iris@champion", "2")
+    assert result == {
         "live": True,
         "ready": True,
         "model_ready": True,
@@ -114,19 +114,19 @@ def test_a_foreign_client_gets_the_models_own_answers(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "rows", "status"),
+    ("arguments", "rows", "status"),
     [
         (["iris@other"], FEATURES, "StatusCode.NOT_FOUND"),
         (["iris", "1"], FEATURES, "StatusCode.NOT_FOUND"),
         (["iris"], FEATURES[:, :2], "StatusCode.INVALID_ARGUMENT"),
     ],
 )
-def test_a_foreign_client_is_told_whose_fault_it_is(address: str, words: list[str], rows: Any, status: str) -> None:
-    assert triton(address, *words, rows=rows) == {"status": status}
+def test_foreign_client_gets_status_of_error(address: str, arguments: list[str], rows: Any, status: str) -> None:
+    assert triton(address, *arguments, rows=rows) == {"status": status}
 
 
 @pytest.mark.parametrize("method", ["ServerLive", "ServerReady", "ModelReady", "ModelMetadata", "ModelInfer"])
-def test_bytes_that_are_no_message_are_refused_with_a_reason(address: str, method: str) -> None:
+def test_invalid_message_is_rejected_with_reason(address: str, method: str) -> None:
     with grpc.insecure_channel(address) as channel:
         call: Any = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
         with pytest.raises(grpc.RpcError) as refused:
@@ -135,7 +135,7 @@ def test_bytes_that_are_no_message_are_refused_with_a_reason(address: str, metho
     assert (type(error), error.reason) == (InvalidRequest, "INVALID_MESSAGE")
 
 
-def test_a_compressed_request_is_not_unpacked(address: str) -> None:
+def test_compressed_request_is_not_decompressed(address: str) -> None:
     with grpc.insecure_channel(address, compression=grpc.Compression.Gzip) as channel:
         call: Any = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
         with pytest.raises(grpc.RpcError) as refused:
@@ -143,7 +143,7 @@ def test_a_compressed_request_is_not_unpacked(address: str) -> None:
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_health_and_reflection_are_on_the_same_port(address: str) -> None:
+def test_health_and_reflection_share_port(address: str) -> None:
     with grpc.insecure_channel(address) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         for service in ("", "inference.GRPCInferenceService"):
@@ -153,14 +153,14 @@ def test_health_and_reflection_are_on_the_same_port(address: str) -> None:
         assert {"inference.GRPCInferenceService", "grpc.health.v1.Health"} <= set(services)
 
 
-def test_a_pod_of_which_one_alias_waits_is_not_ready(cache: Path) -> None:
+def test_pod_with_unset_alias_is_not_ready(cache: Path) -> None:
     with pod(cache, "iris@champion", "iris@unset") as process:
-        answer = triton(address_of(process), "iris")
-        assert (answer["live"], answer["ready"], answer["model_ready"]) == (True, False, True)
+        result = triton(address_of(process), "iris")
+        assert (result["live"], result["ready"], result["model_ready"]) == (True, False, True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_it_in_good_order(cache: Path, number: signal.Signals) -> None:
+def test_signal_stops_pod_gracefully(cache: Path, number: signal.Signals) -> None:
     with pod(cache, "iris@champion") as process:
         address_of(process)
         os.kill(process.pid, number)
@@ -168,12 +168,12 @@ def test_a_signal_stops_it_in_good_order(cache: Path, number: signal.Signals) ->
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", ":0", "dns:///0.0.0.0:0", "ipv4:0.0.0.0:0"])
-def test_an_address_that_other_machines_can_call_is_refused(cache: Path, address: str) -> None:
+def test_public_address_is_refused(cache: Path, address: str) -> None:
     with pod(cache, "iris@champion", address=address) as process:
         assert process.wait(20) == 2
 
 
-def test_a_port_that_is_taken_is_refused(cache: Path) -> None:
+def test_port_in_use_is_refused(cache: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pod(cache, "iris@champion", address=address) as process:
@@ -181,6 +181,6 @@ def test_a_port_that_is_taken_is_refused(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("targets", [[], ["iris"], ["iris@"], ["@champion"]])
-def test_what_is_no_alias_is_refused(cache: Path, targets: list[str]) -> None:
+def test_invalid_target_is_refused(cache: Path, targets: list[str]) -> None:
     with pod(cache, *targets) as process:
         assert process.wait(scaled(20)) == 2

@@ -1,4 +1,4 @@
-"""The serving service on a real system: what pods are told and what is told of them."""
+"""The serving service on a real system: what pods receive, and what is reported about them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tests.integration.up import SECONDS, Up, new_id
 
 
 def target(model: str, alias: str = "champion") -> v1.Target:
-    """An alias to follow."""
+    """Return a target that a pod follows."""
     return v1.Target(model=model, alias=alias)
 
 
 def start(system: Up, *targets: v1.Target) -> str:
-    """A new pod; its id."""
+    """Start a pod; return its id."""
     request = v1.StartPodRequest(pod_id=new_id(), host="here", endpoint="here:9000", targets=targets)
     system.serving.StartPod(request, timeout=SECONDS)
     return request.pod_id
 
 
-def says(pod_id: str, moved: v1.Alias, error: str = "") -> v1.AcknowledgeAssignmentRequest:
-    """Says what a pod did with an assignment."""
+def acknowledgement(pod_id: str, moved: v1.Alias, error: str = "") -> v1.AcknowledgeAssignmentRequest:
+    """Return a request that acknowledges an assignment."""
     assignment = v1.Assignment(
         target=target(moved.model, moved.alias), version=moved.version, digest=moved.digest, revision=moved.revision
     )
@@ -34,7 +34,7 @@ def says(pod_id: str, moved: v1.Alias, error: str = "") -> v1.AcknowledgeAssignm
 
 
 def deployments(system: Up, model: str, *, stopped: bool = False) -> Sequence[v1.Deployment]:
-    """Who serves a model."""
+    """Return the deployments of a model."""
     heads = system.heads()
     headers = (("rollforward-min-position", f"serving={heads['serving']},registry={heads['registry']}"),)
     request = v1.ListDeploymentsRequest(model=model, include_stopped=stopped)
@@ -42,13 +42,13 @@ def deployments(system: Up, model: str, *, stopped: bool = False) -> Sequence[v1
 
 
 def watch(system: Up, pod_id: str, *targets: v1.Target) -> Any:
-    """Follows assignments, from what the log holds now."""
+    """Watch assignments from the log's head."""
     headers = (("rollforward-min-position", f"registry={system.heads()['registry']}"),)
     request = v1.WatchAssignmentsRequest(pod_id=pod_id, targets=targets)
     return system.serving.WatchAssignments(request, metadata=headers, timeout=SECONDS)
 
 
-def test_a_pod_from_its_start_to_its_stop(system: Up, model: str) -> None:
+def test_state_of_pod_from_start_to_stop(system: Up, model: str) -> None:
     pod_id = start(system, target(model))
     first = system.move(model, 1).alias
 
@@ -61,18 +61,18 @@ def test_a_pod_from_its_start_to_its_stop(system: Up, model: str) -> None:
     following = watch(system, pod_id, target(model))
     next(following)
     assert (pod().state, pod().version) == (v1.POD_STATE_UPDATING, 0)
-    system.serving.AcknowledgeAssignment(says(pod_id, first), timeout=SECONDS)
+    system.serving.AcknowledgeAssignment(acknowledgement(pod_id, first), timeout=SECONDS)
     assert (pod().state, pod().version, pod().revision) == (v1.POD_STATE_CURRENT, 1, first.revision)
     second = system.move(model, 2).alias
     (deployment,) = deployments(system, model)
-    assert deployment.desired == says(pod_id, second).assignment
+    assert deployment.desired == acknowledgement(pod_id, second).assignment
     assert (deployment.pods[0].state, deployment.pods[0].version) == (v1.POD_STATE_UPDATING, 1)
-    system.serving.AcknowledgeAssignment(says(pod_id, second, "no memory"), timeout=SECONDS)
+    system.serving.AcknowledgeAssignment(acknowledgement(pod_id, second, "no memory"), timeout=SECONDS)
     assert (pod().state, pod().version, pod().error) == (v1.POD_STATE_FAILED, 1, "no memory")
-    system.serving.AcknowledgeAssignment(says(pod_id, second), timeout=SECONDS)
+    system.serving.AcknowledgeAssignment(acknowledgement(pod_id, second), timeout=SECONDS)
     assert (pod().state, pod().version, pod().error) == (v1.POD_STATE_CURRENT, 2, "")
     assert (pod().host, pod().endpoint, pod().pod_id) == ("here", "here:9000", pod_id)
-    system.serving.AcknowledgeAssignment(says(pod_id, second, "died"), timeout=SECONDS)
+    system.serving.AcknowledgeAssignment(acknowledgement(pod_id, second, "died"), timeout=SECONDS)
     assert (pod().state, pod().version, pod().error) == (v1.POD_STATE_FAILED, 2, "died")
     following.cancel()
     head = system.serving.StopPod(v1.StopPodRequest(pod_id=pod_id), timeout=SECONDS).position
@@ -81,29 +81,29 @@ def test_a_pod_from_its_start_to_its_stop(system: Up, model: str) -> None:
     assert pod(stopped=True).state == v1.POD_STATE_STOPPED
 
 
-def test_who_serves_what_is_by_model_and_alias(system: Up, model: str) -> None:
+def test_deployments_are_listed_by_model_and_alias(system: Up, model: str) -> None:
     both = start(system, target(model), target(model, "candidate"), target(model))
-    one = start(system, target(model))
+    single = start(system, target(model))
     found = deployments(system, model)
-    assert [(each.desired.target.alias, {pod.pod_id for pod in each.pods}) for each in found] == [
+    assert [(deployment.desired.target.alias, {pod.pod_id for pod in deployment.pods}) for deployment in found] == [
         ("candidate", {both}),
-        ("champion", {both, one}),
+        ("champion", {both, single}),
     ]
-    assert all(each.desired == v1.Assignment(target=each.desired.target) for each in found)
+    assert all(deployment.desired == v1.Assignment(target=deployment.desired.target) for deployment in found)
     everything = system.serving.ListDeployments(v1.ListDeploymentsRequest(), timeout=SECONDS).deployments
-    names = [(each.desired.target.model, each.desired.target.alias) for each in everything]
+    names = [(deployment.desired.target.model, deployment.desired.target.alias) for deployment in everything]
     assert names == sorted(names)
     assert (model, "candidate") in names
 
 
-def test_a_watch_is_a_snapshot_then_every_change(system: Up, model: str) -> None:
+def test_watch_delivers_snapshot_then_every_change(system: Up, model: str) -> None:
     first = system.move(model, 1)
     pod_id = start(system, target(model), target(model, "candidate"))
     following = watch(system, pod_id, target(model), target(model, "candidate"))
     snapshot = next(following)
     assert snapshot.snapshot
     assert list(snapshot.assignments) == [
-        says(pod_id, first.alias).assignment,
+        acknowledgement(pod_id, first.alias).assignment,
         v1.Assignment(target=target(model, "candidate")),
     ]
     assert snapshot.position >= first.position
@@ -114,12 +114,12 @@ def test_a_watch_is_a_snapshot_then_every_change(system: Up, model: str) -> None
     removed = system.registry.RemoveAlias(removal, timeout=SECONDS).position
     steps = [next(following), next(following)]
     assert [(step.snapshot, step.position) for step in steps] == [(False, second.position), (False, removed)]
-    assert list(steps[0].assignments) == [says(pod_id, second.alias).assignment]
+    assert list(steps[0].assignments) == [acknowledgement(pod_id, second.alias).assignment]
     assert list(steps[1].assignments) == [v1.Assignment(target=target(model), revision=removed)]
     following.cancel()
 
 
-def test_a_quiet_watch_gives_signs_of_life(system: Up, model: str) -> None:
+def test_idle_watch_delivers_positions(system: Up, model: str) -> None:
     following = watch(system, new_id(), target(model))
     next(following)
     head = system.heads()["registry"]
@@ -127,12 +127,12 @@ def test_a_quiet_watch_gives_signs_of_life(system: Up, model: str) -> None:
     following.cancel()
 
 
-def test_every_command_can_be_repeated(system: Up, model: str) -> None:
+def test_any_command_can_be_repeated(system: Up, model: str) -> None:
     pod_id, moved = new_id(), system.move(model, 1).alias
     begin = v1.StartPodRequest(
         pod_id=pod_id, host="here", endpoint="here:1", targets=[target(model)], request_id=new_id()
     )
-    acknowledge = says(pod_id, moved)
+    acknowledge = acknowledgement(pod_id, moved)
     acknowledge.request_id = new_id()
     stop = v1.StopPodRequest(pod_id=pod_id, request_id=new_id())
     for name, request in (("StartPod", begin), ("AcknowledgeAssignment", acknowledge), ("StopPod", stop)):
@@ -146,7 +146,7 @@ def test_every_command_can_be_repeated(system: Up, model: str) -> None:
 Request = Callable[[str], object]
 V1 = target("a", "v1")
 OK: dict[str, Any] = {"host": "here", "endpoint": "here:1"}
-REFUSED: dict[str, list[tuple[Request, type[RollforwardError], str]]] = {
+REJECTED: dict[str, list[tuple[Request, type[RollforwardError], str]]] = {
     "StartPod": [
         (lambda pod: v1.StartPodRequest(pod_id=pod, targets=[target("a")], **OK), AlreadyExists, "POD_EXISTS"),
         (lambda _: v1.StartPodRequest(pod_id="x"), InvalidRequest, "INVALID_POD_ID"),
@@ -155,46 +155,58 @@ REFUSED: dict[str, list[tuple[Request, type[RollforwardError], str]]] = {
         (lambda _: v1.StartPodRequest(pod_id=new_id(), targets=[V1], **OK), InvalidRequest, "INVALID_ALIAS"),
     ],
     "AcknowledgeAssignment": [
-        (lambda _: says("x", v1.Alias()), InvalidRequest, "INVALID_POD_ID"),
-        (lambda _: says(new_id(), v1.Alias()), NotFound, "POD_NOT_FOUND"),
-        (lambda pod: says(pod, v1.Alias(model="other", alias="champion")), NotFound, "TARGET_NOT_FOUND"),
-        (lambda pod: says(pod, v1.Alias(model="m", alias="a", revision=4)), PreconditionFailed, "STALE_REVISION"),
-        (lambda pod: says(pod, v1.Alias(model="m", alias="a", revision=2**63)), InvalidRequest, "INVALID_ASSIGNMENT"),
-        (lambda pod: says(pod, v1.Alias(model="m", alias="a", revision=9), "a\0"), InvalidRequest, "INVALID_TEXT"),
+        (lambda _: acknowledgement("x", v1.Alias()), InvalidRequest, "INVALID_POD_ID"),
+        (lambda _: acknowledgement(new_id(), v1.Alias()), NotFound, "POD_NOT_FOUND"),
+        (lambda pod: acknowledgement(pod, v1.Alias(model="other", alias="champion")), NotFound, "TARGET_NOT_FOUND"),
+        (
+            lambda pod: acknowledgement(pod, v1.Alias(model="m", alias="a", revision=4)),
+            PreconditionFailed,
+            "STALE_REVISION",
+        ),
+        (
+            lambda pod: acknowledgement(pod, v1.Alias(model="m", alias="a", revision=2**63)),
+            InvalidRequest,
+            "INVALID_ASSIGNMENT",
+        ),
+        (
+            lambda pod: acknowledgement(pod, v1.Alias(model="m", alias="a", revision=9), "a\0"),
+            InvalidRequest,
+            "INVALID_TEXT",
+        ),
     ],
     "StopPod": [
         (lambda _: v1.StopPodRequest(pod_id="x"), InvalidRequest, "INVALID_POD_ID"),
         (lambda _: v1.StopPodRequest(pod_id=new_id()), NotFound, "POD_NOT_FOUND"),
     ],
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
 def pod(system: Up) -> str:
-    """A pod that has taken on revision 5."""
+    """Start a pod that has applied revision 5."""
     pod_id = start(system, target("m", "a"))
     system.serving.AcknowledgeAssignment(
-        says(pod_id, v1.Alias(model="m", alias="a", revision=5, version=1)), timeout=SECONDS
+        acknowledgement(pod_id, v1.Alias(model="m", alias="a", revision=5, version=1)), timeout=SECONDS
     )
     return pod_id
 
 
 @pytest.mark.parametrize(
     ("method", "request_of", "kind", "reason"),
-    [(method, *case) for method, cases in REFUSED.items() for case in cases],
+    [(method, *case) for method, cases in REJECTED.items() for case in cases],
     ids=count(),
 )
-def test_is_refused(
+def test_invalid_request_is_rejected(
     system: Up, pod: str, method: str, request_of: Request, kind: type[RollforwardError], reason: str
 ) -> None:
     error = system.refused(getattr(system.serving, method), request_of(pod))
     assert (type(error), error.reason) == (kind, reason)
 
 
-def test_a_pod_that_has_stopped_says_nothing_more(system: Up, model: str) -> None:
+def test_stopped_pod_rejects_acknowledgements(system: Up, model: str) -> None:
     pod_id, moved = start(system, target(model)), system.move(model, 1).alias
     system.serving.StopPod(v1.StopPodRequest(pod_id=pod_id), timeout=SECONDS)
-    error = system.refused(system.serving.AcknowledgeAssignment, says(pod_id, moved))
+    error = system.refused(system.serving.AcknowledgeAssignment, acknowledgement(pod_id, moved))
     assert (type(error), error.reason) == (PreconditionFailed, "POD_STOPPED")
 
 
@@ -208,7 +220,7 @@ def test_a_pod_that_has_stopped_says_nothing_more(system: Up, model: str) -> Non
     ],
     ids=count(),
 )
-def test_a_watch_is_refused(system: Up, request_: v1.WatchAssignmentsRequest, reason: str) -> None:
+def test_invalid_watch_is_rejected(system: Up, request_: v1.WatchAssignmentsRequest, reason: str) -> None:
     def first(request: v1.WatchAssignmentsRequest, **options: Any) -> v1.WatchAssignmentsResponse:
         return next(iter(system.serving.WatchAssignments(request, **options)))
 
@@ -216,25 +228,25 @@ def test_a_watch_is_refused(system: Up, request_: v1.WatchAssignmentsRequest, re
     assert (type(error), error.reason) == (InvalidRequest, reason)
 
 
-def test_a_renamed_model_is_found_by_all_its_names_and_shown_by_the_one_of_now(system: Up, model: str) -> None:
+def test_renamed_model_is_found_by_all_names_and_shown_by_current_one(system: Up, model: str) -> None:
     moved = system.move(model, 1).alias
     before = start(system, target(model))
     renamed = f"{model}-new"
     system.registry.RenameModel(v1.RenameModelRequest(model=model, new_name=renamed), timeout=SECONDS)
     after = start(system, target(renamed))
-    system.serving.AcknowledgeAssignment(says(before, moved), timeout=SECONDS)
+    system.serving.AcknowledgeAssignment(acknowledgement(before, moved), timeout=SECONDS)
     for name in (model, renamed):
         (deployment,) = deployments(system, name)
         assert (deployment.desired.target.model, deployment.desired.version) == (name, 1)
         assert {pod.pod_id: pod.version for pod in deployment.pods} == {before: 1, after: 0}
-    (one,) = [one for one in deployments(system, "") if one.desired.target.model in {model, renamed}]
-    assert (one.desired.target.model, len(one.pods)) == (renamed, 2)
+    (deployment,) = [shown for shown in deployments(system, "") if shown.desired.target.model in {model, renamed}]
+    assert (deployment.desired.target.model, len(deployment.pods)) == (renamed, 2)
     system.registry.RenameModel(v1.RenameModelRequest(model=renamed, new_name=model), timeout=SECONDS)
-    (one,) = [one for one in deployments(system, "") if one.desired.target.model in {model, renamed}]
-    assert one.desired.target.model == model
+    (deployment,) = [shown for shown in deployments(system, "") if shown.desired.target.model in {model, renamed}]
+    assert deployment.desired.target.model == model
 
 
-def test_a_model_that_is_served_by_nobody_differs_from_one_that_there_is_not(system: Up, model: str) -> None:
+def test_model_without_pods_differs_from_unknown_model(system: Up, model: str) -> None:
     assert deployments(system, model) == []
     unknown = f"none-{new_id()}"
     request = v1.ListDeploymentsRequest(model=unknown)

@@ -1,6 +1,6 @@
-"""Asks a pod with NVIDIA's client of the protocol, in a process of its own: its stubs and ours exclude each other.
+"""Send a request to a pod with NVIDIA's client, in its own process: its stubs and ours cannot be imported together.
 
-Usage: triton_client.py HOST:PORT MODEL [VERSION]; the rows come as JSON on standard input, the answer goes out as JSON.
+Usage: triton_client.py HOST:PORT MODEL [VERSION]. It reads rows as JSON from standard input and prints a JSON result.
 """
 
 import json
@@ -12,8 +12,8 @@ from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException
 
 
-def ask(client: Any, model: str, version: str, rows: list[list[float]]) -> dict[str, Any]:
-    """What the pod is, and what it predicts for the rows."""
+def describe_and_predict(client: Any, model: str, version: str, rows: list[list[float]]) -> dict[str, Any]:
+    """Return the pod's description and its predictions for the rows."""
     array = np.array(rows)
     tensor = triton.InferInput("input", list(array.shape), "FP64")
     tensor.set_data_from_numpy(array)
@@ -34,14 +34,14 @@ def ask(client: Any, model: str, version: str, rows: list[list[float]]) -> dict[
 
 
 def main() -> None:
-    """Ask once; a refusal goes out as its status."""
+    """Send one request and print the result, or the status of an error."""
     address, model, version = (*sys.argv[1:], "")[:3]
     with triton.InferenceServerClient(address) as client:
         try:
-            answer = ask(client, model, version, json.load(sys.stdin))
+            result = describe_and_predict(client, model, version, json.load(sys.stdin))
         except InferenceServerException as error:
-            answer = {"status": error.status()}
-    json.dump(answer, sys.stdout)
+            result = {"status": error.status()}
+    json.dump(result, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 import rollforward as rf
 from rollforward import v1
 from tests.integration.cli.command_line import Cli, answer
-from tests.integration.registry.scored import seen
+from tests.integration.registry.scored_models import headers_at_head
 from tests.integration.up import SECONDS, Up, new_id
 
 NFC, NFD = unicodedata.normalize("NFC", "café.txt"), unicodedata.normalize("NFD", "café.txt")
@@ -100,15 +100,20 @@ def test_nothing_at_a_path_is_refused(path: str, run: str, client: rf.Client, sy
         client.artifacts.download(f"runs:/{run}/{path}")
     assert refused.value.reason == "ARTIFACT_NOT_FOUND"
     request = v1.RegisterVersionRequest(model=f"m-{new_id()}", run_id=run, artifact_path=path)
-    assert system.refused(system.registry.RegisterVersion, request, seen(system)).reason == "ARTIFACT_NOT_FOUND"
+    assert (
+        system.refused(system.registry.RegisterVersion, request, headers_at_head(system)).reason == "ARTIFACT_NOT_FOUND"
+    )
 
 
 def test_a_digest_beside_a_run_is_that_of_what_is_at_the_path(run: str, client: rf.Client, system: Up) -> None:
     digest = client.versions.register(f"m-{new_id()}", run, artifact="model").digest
     request = v1.RegisterVersionRequest(model=f"m-{new_id()}", run_id=run, artifact_path="model", digest=digest)
-    assert system.registry.RegisterVersion(request, timeout=SECONDS, metadata=seen(system)).version.digest == digest
+    assert (
+        system.registry.RegisterVersion(request, timeout=SECONDS, metadata=headers_at_head(system)).version.digest
+        == digest
+    )
     wrong = v1.RegisterVersionRequest(model=f"m-{new_id()}", run_id=run, artifact_path="model", digest=system.upload())
-    assert system.refused(system.registry.RegisterVersion, wrong, seen(system)).reason == "INVALID_DIGEST"
+    assert system.refused(system.registry.RegisterVersion, wrong, headers_at_head(system)).reason == "INVALID_DIGEST"
 
 
 def test_an_artifact_that_was_logged_at_the_path_is_taken_alone(client: rf.Client, files: Path) -> None:

@@ -39,7 +39,7 @@ def appends(step: v1.WatchAliasesResponse) -> list[v1.AliasChanges]:
 
 
 class Watchers:
-    """Watches of all aliases from the beginning, each read by a thread of its own until a position."""
+    """Watches of all aliases from the beginning, each read by its own thread up to a position."""
 
     def __init__(self, system: Up, until: int) -> None:
         self._stub = v1.RegistryServiceStub(system.channel)
@@ -72,8 +72,8 @@ def test_all_watches_catch_up_and_no_move_fails(system: Up, models: list[str]) -
     with ThreadPoolExecutor(WATCHERS + 1) as pool:
         moving = pool.submit(moves, system, models[0], stop)
         watching = [pool.submit(watchers.watch, number) for number in range(WATCHERS)]
-        for one in watching:
-            one.result()
+        for future in watching:
+            future.result()
         stop.set()
         assert moving.result() > 0
     request = v1.ListAliasHistoryRequest(page_size=1000)
@@ -83,7 +83,7 @@ def test_all_watches_catch_up_and_no_move_fails(system: Up, models: list[str]) -
         changes = [change for step in steps for append in appends(step) for change in append.changes]
         assert changes == listed[: len(changes)]
         assert changes[-1].revision >= watchers._until - MODELS
-        # What one append changed is whole, and apart from others.
+        # The changes of an append are complete, and separate from others.
         for append in [append for step in steps for append in appends(step)]:
             assert len({change.revision for change in append.changes}) == 1
         revisions = [append.changes[0].revision for step in steps for append in appends(step)]
@@ -91,13 +91,13 @@ def test_all_watches_catch_up_and_no_move_fails(system: Up, models: list[str]) -
 
 
 def _history(system: Up, request: v1.ListAliasHistoryRequest) -> Iterator[v1.AliasChange]:
-    behind = (("rollforward-min-position", f"registry={system.heads()['registry']}"),)
+    headers_at_head = (("rollforward-min-position", f"registry={system.heads()['registry']}"),)
     while True:
-        answer = system.registry.ListAliasHistory(request, metadata=behind, timeout=SECONDS)
-        yield from answer.changes
-        if not answer.next_page_token:
+        response = system.registry.ListAliasHistory(request, metadata=headers_at_head, timeout=SECONDS)
+        yield from response.changes
+        if not response.next_page_token:
             return
-        request.page_token = answer.next_page_token
+        request.page_token = response.next_page_token
 
 
 def test_client_yields_same_changes_one_by_one(system: Up, models: list[str]) -> None:

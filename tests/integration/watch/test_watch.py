@@ -37,7 +37,7 @@ class TestWatch:
         removal = v1.RemoveAliasRequest(model=model, alias="champion")
         removed = system.registry.RemoveAlias(removal, timeout=SECONDS).position
         steps = [next(watch), next(watch)]
-        assert [(one.position, one.changes.changes[0].to_version) for one in steps] == [
+        assert [(step.position, step.changes.changes[0].to_version) for step in steps] == [
             (second.position, 2), (removed, 0),
         ]  # fmt: skip
         watch.cancel()
@@ -62,14 +62,14 @@ class TestWatch:
                 ("both", self.watch(system, from_revision=start, model=other, alias="only"), 1),
             )
         }
-        assert {key: [(one.model, one.alias) for one in changes] for key, changes in seen_by.items()} == {
+        assert {key: [(change.model, change.alias) for change in changes] for key, changes in seen_by.items()} == {
             "all": [(model, "champion"), (other, "champion"), (model, "only"), (other, "only")],
             "model": [(model, "champion"), (model, "only")],
             "alias": [(model, "only"), (other, "only")],
             "both": [(other, "only")],
         }
         snapshot = next(self.watch(system, model=other, alias="only")).snapshot
-        assert [(one.model, one.alias) for one in snapshot.aliases] == [(other, "only")]
+        assert [(alias.model, alias.alias) for alias in snapshot.aliases] == [(other, "only")]
 
     def test_watch_from_past_delivers_every_change_once(self, system: Up, model: str) -> None:
         start = system.move(model, 2).position
@@ -78,7 +78,7 @@ class TestWatch:
         with ThreadPoolExecutor(1) as pool:
             writing = pool.submit(lambda: [system.move(model, version).position for version in (1, 2) * 15])
             received = [next(watch) for _ in range(60)]
-            assert [one.position for one in received] == past + writing.result()
+            assert [step.position for step in received] == past + writing.result()
         watch.cancel()
 
     def test_many_watches_receive_same_changes(self, system: Up, model: str) -> None:
@@ -109,8 +109,8 @@ class TestWatch:
         assert step.WhichOneof("step") == "bookmark"
         assert begun < step.position <= system.heads()["registry"]
         head = system.heads()["registry"]
-        quiet = next(one for one in watch if one.position == head)
-        assert quiet.WhichOneof("step") == "bookmark"
+        last = next(step for step in watch if step.position == head)
+        assert last.WhichOneof("step") == "bookmark"
         watch.cancel()
 
     def test_revision_beyond_log_is_rejected(self, system: Up) -> None:

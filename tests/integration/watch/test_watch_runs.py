@@ -1,4 +1,4 @@
-"""What docs/watch.md promises of a watch of runs, asked of two tracking processes over one log."""
+"""The guarantees in docs/watch.md for watches of runs, checked on two tracking processes over one log."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.integration.watch.tracking_processes import (
     true_changes,
 )
 
-# What they share takes long to set up.
+# The shared fixtures take long to set up.
 pytestmark = [pytest.mark.xdist_group("watch-runs"), pytest.mark.busy]
 
 NAN = math.nan
@@ -42,8 +42,8 @@ NAN = math.nan
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
     """Yield a log on which tracking processes can be started."""
-    with processes(tmp_path_factory.mktemp("tracking")) as some:
-        yield some
+    with processes(tmp_path_factory.mktemp("tracking")) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +61,12 @@ def there(log: Processes) -> Tracking:
 def points(key: str, *values: float, step: int = 0) -> v1.Series:
     """Return a series of consecutive steps."""
     steps = array("q", range(step, step + len(values)))
-    return pack(key, steps, array("q", [1_000 + one for one in steps]), array("d", values))
+    return pack(key, steps, array("q", [1_000 + number for number in steps]), array("d", values))
 
 
 @dataclass
 class Recording:
-    """What watches told while four programs wrote through two processes, and what the log holds."""
+    """The steps of watches while four programs wrote through two processes, and the events in the log."""
 
     begun: int
     ended: int
@@ -82,7 +82,7 @@ class Recording:
         return true_changes(self.events, self.run_ids)
 
 
-def job(process: Tracking, experiment: str, number: int) -> tuple[list[str], int]:
+def log_runs(process: Tracking, experiment: str, number: int) -> tuple[list[str], int]:
     """Run two runs with every kind of event; return their ids, and the position of the last end."""
     ids, last = [], 0
     for turn in range(2):
@@ -126,20 +126,21 @@ def recording(log: Processes, here: Tracking, there: Tracking) -> Recording:
     late: list[tuple[Any, dict[str, v1.Run], int]] = []
     with ThreadPoolExecutor(4) as pool:
         jobs = [
-            pool.submit(job, (here, there)[number % 2], experiment if number else other, number) for number in range(4)
+            pool.submit(log_runs, (here, there)[number % 2], experiment if number else other, number)
+            for number in range(4)
         ]
-        while not all(one.done() for one in jobs):
+        while not all(future.done() for future in jobs):
             watch = (here, there)[len(late) % 2].watch(experiment_id=experiment)
             late.append((watch, *snapshot(watch)))
-    run_ids = {run_id for one in jobs[1:] for run_id in one.result()[0]}
-    ended = max(one.result()[1] for one in jobs[1:])  # behind it, a bookmark is waited for
-    found = Recording(begun, ended, experiment, run_ids, log.events(begun, ended))
-    found.from_the_start = [read(watch, ended) for watch in early]
+    run_ids = {run_id for future in jobs[1:] for run_id in future.result()[0]}
+    ended = max(future.result()[1] for future in jobs[1:])  # watches reach it by a bookmark at the latest
+    result = Recording(begun, ended, experiment, run_ids, log.events(begun, ended))
+    result.from_the_start = [read(watch, ended) for watch in early]
     for watch, runs, position in late[-10:]:
-        found.with_snapshot.append((runs, position, read(watch, ended) if position < ended else []))
+        result.with_snapshot.append((runs, position, read(watch, ended) if position < ended else []))
     for watch in [*early, *(watch for watch, _, _ in late)]:
         watch.cancel()
-    return found
+    return result
 
 
 def test_run_changes_are_ordered(recording: Recording) -> None:
@@ -185,12 +186,12 @@ def test_run_changes_continue_after_snapshot_without_gap(recording: Recording, h
     assert any(changes_of(steps) for _, _, steps in recording.with_snapshot)
     now = {run_id: here.run(run_id) for run_id in recording.run_ids}
     for runs, position, steps in recording.with_snapshot:
-        assert event_payloads(changes_of(steps)) == [one for one in recording.truth if one[0] > position]
+        assert event_payloads(changes_of(steps)) == [change for change in recording.truth if change[0] > position]
         for change in changes_of(steps):
             apply_change(runs, change)
         assert runs.keys() == now.keys()
         for run_id, run in now.items():
-            assert str(runs[run_id]) == str(run)  # as text, because NaN is not equal to NaN
+            assert str(runs[run_id]) == str(run)  # as text, because NaN does not equal NaN
 
 
 def test_run_watch_resumes_from_every_position(recording: Recording, here: Tracking, there: Tracking) -> None:
@@ -200,8 +201,8 @@ def test_run_watch_resumes_from_every_position(recording: Recording, here: Track
         watch = process.watch(experiment_id=recording.experiment, from_position=position)
         steps = read(watch, recording.ended)
         watch.cancel()
-        # In the middle of an append too: what one append wrote comes whole.
-        due = [one for one in recording.truth if ends[one[0]] > position]
+        # Also from the middle of an append: its changes are one step.
+        due = [change for change in recording.truth if ends[change[0]] > position]
         assert event_payloads(changes_of(steps)) == due
 
 
@@ -286,7 +287,7 @@ def test_large_run_snapshot_is_split_into_steps(here: Tracking, there: Tracking)
         steps.append(next(watch))
     assert len(steps) > 1
     assert [step.position > 0 for step in steps] == [False] * (len(steps) - 1) + [True]
-    # Oldest first, the deleted one too: it may come back.
+    # Oldest first, including the deleted run, which may be restored.
     assert [run.run_id for step in steps for run in step.snapshot.runs] == ids
     assert [run.deleted for step in steps for run in step.snapshot.runs] == [False, True, False, False, False]
     watch.cancel()
@@ -297,10 +298,10 @@ def test_run_watch_without_reader_ends_and_resumes_without_gap(log: Processes, h
     run_id = here.start(here.new_experiment())
     watch = there.watch(run_id=run_id)
     _, begun = snapshot(watch)
-    # More than a process keeps for those who are behind: 120 times 400 kB.
+    # More than a process caches for slow watches: 120 times 400 kB.
     many = points("loss", *([0.5] * 17_000))
     ended = [here.log(run_id, series=[many]) for _ in range(120)][-1]
-    there.run(run_id)  # the other process has heard all of it
+    there.run(run_id)  # the other process has received all of it
     steps, reason = reason_at_end(watch)
     assert reason == "WATCHER_TOO_SLOW"
     assert steps

@@ -1,4 +1,4 @@
-"""What docs/watch.md promises of a watch of runs when things break, and what the SDK makes of it."""
+"""The guarantees in docs/watch.md for watches of runs during outages, and how the SDK resumes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def nats_killed(services: Services) -> None:
     services.kill_nats()
 
 
-def job(client: rf.Client, experiment_id: str) -> str:
+def log_run(client: rf.Client, experiment_id: str) -> str:
     """Log to a run step by step, each retried until it is answered; return its id."""
     run_id = new_id()
     client.connection.call(
@@ -77,7 +77,7 @@ def test_client_yields_each_run_event_once_despite_outages(services: Services) -
         watching.connection.note_position("tracking", writing.positions["tracking"])
         watch = watching.runs.watch(experiment="watched")
         assert watch.runs == ()
-        running = pool.submit(job, writing, experiment_id)
+        running = pool.submit(log_run, writing, experiment_id)
         runs: dict[str, v1.Run] = {}
         changes = []
         for change in watch:
@@ -89,7 +89,7 @@ def test_client_yields_each_run_event_once_despite_outages(services: Services) -
                 break
         run_id = running.result()
         assert [change.position for change in changes] == sorted({change.position for change in changes})
-        steps = [step for change in changes for one in rf.points_of(change).values() for step in one.steps]
+        steps = [step for change in changes for series in rf.points_of(change).values() for step in series.steps]
         assert steps == list(range(STEPS))
         assert runs == {run_id: watching.runs.get(run_id)}
         again = watching.runs.watch(experiment="watched", from_position=changes[4].position)
@@ -105,7 +105,7 @@ def test_run_watch_resumes_on_other_process(tmp_path: Path) -> None:
         watch = doomed.watch(experiment_id=experiment_id)
         _, begun = snapshot(watch)
         with ThreadPoolExecutor(1) as pool, rf.Client(f"tracking={there.address}", actor="job") as client:
-            writing = pool.submit(job, client, experiment_id)
+            writing = pool.submit(log_run, client, experiment_id)
             steps = [next(watch) for _ in range(5)]
             doomed.program.kill()
             rest, reason = reason_at_end(watch)

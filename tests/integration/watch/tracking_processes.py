@@ -1,4 +1,4 @@
-"""Tracking processes over one NATS, each with rows of its own, raw watches on them, and what the log itself holds."""
+"""Tracking processes over one NATS, each with its own rows, raw watches on them, and the events in the log."""
 
 from __future__ import annotations
 
@@ -93,13 +93,13 @@ class Processes:
         try:
             store = JetStreamStore(client, "tracking", tracking.EVENTS)
             await store.open()
-            found: list[RecordedEvent] = []
+            events: list[RecordedEvent] = []
             async with aclosing(store.subscribe(after)) as batches:
                 async for batch in batches:
-                    found += batch
+                    events += batch
                     if batch[-1].position >= until:
                         break
-            return found
+            return events
         finally:
             await client.close()
 
@@ -145,12 +145,12 @@ def true_changes(events: Sequence[RecordedEvent], run_ids: Mapping[str, object] 
 
 def event_payloads(changes: Sequence[v1.RunChange]) -> list[tuple[int, bytes]]:
     """Return the position and the event of each change."""
-    found = []
+    payloads = []
     for change in changes:
         kind = change.WhichOneof("event")
         assert kind
-        found.append((change.position, getattr(change, kind).SerializeToString(deterministic=True)))
-    return found
+        payloads.append((change.position, getattr(change, kind).SerializeToString(deterministic=True)))
+    return payloads
 
 
 def reason_at_end(watch: Any) -> tuple[Steps, str]:

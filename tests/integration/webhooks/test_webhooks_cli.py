@@ -1,4 +1,4 @@
-"""The commands about webhooks as people and scripts use them: the real program, against the service."""
+"""The webhooks commands of the real command line, against the service."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The running service; each test takes a model and endpoints of its own."""
+    """Run the service; each test uses its own model and endpoints."""
     with running_nats() as nats, Service(tmp_path_factory.mktemp("webhooks"), nats) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def cli(service: Service) -> Cli:
-    """Runs a command to its end."""
+    """Return a function that runs a command to its end."""
 
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         plain = {key: value for key, value in os.environ.items() if not key.startswith(("ROLLFORWARD_", "COLUMNS"))}
         plain |= {"ROLLFORWARD_URI": service.address, "ROLLFORWARD_ACTOR": "Zoë", "PYTHONUTF8": "1"}
-        command = [ROLLFORWARD, "webhooks", *words]
+        command = [ROLLFORWARD, "webhooks", *arguments]
         return subprocess.run(command, capture_output=True, text=True, env=plain, timeout=scaled(60), check=False)
 
     return run
@@ -45,67 +45,69 @@ def cli(service: Service) -> Cli:
 
 @pytest.fixture
 def model() -> str:
-    """A name that no other test has."""
+    """Return a name that no other test uses."""
     return f"model-{uuid.uuid4().hex}"
 
 
 def printed(result: subprocess.CompletedProcess[str]) -> str:
-    """What a command printed that was done without a word on standard error."""
+    """Return the output of a command that succeeded with nothing on standard error."""
     assert (result.returncode, result.stderr) == (0, ""), result.stderr
     return result.stdout
 
 
-def answer(result: subprocess.CompletedProcess[str]) -> Any:
-    """The JSON document that a command printed."""
+def json_output(result: subprocess.CompletedProcess[str]) -> Any:
+    """Return the JSON document that a command printed."""
     return json.loads(printed(result))
 
 
-def refusal(result: subprocess.CompletedProcess[str], code: int = 1) -> str:
-    """The one line that a refused command wrote."""
+def error_line(result: subprocess.CompletedProcess[str], code: int = 1) -> str:
+    """Return the single error line of a refused command."""
     assert (result.returncode, result.stdout) == (code, "")
     assert result.stderr.count("\n") == 1
     return result.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_describes_itself_and_gives_an_example(cli: Cli, command: str) -> None:
+def test_help_of_command_has_example(cli: Cli, command: str) -> None:
     text = printed(cli(command, "--help"))
     assert f"rollforward webhooks {command}" in text
     assert "Examples:" in text
 
 
-def test_an_endpoint_s_life(cli: Cli, service: Service, model: str) -> None:
+def test_endpoint_from_creation_to_deletion(cli: Cli, service: Service, model: str) -> None:
     with Receiver() as receiver:
-        words = [receiver.url, "--model", model, "--change", "moved", "--description", "größer", "-o", "json"]
-        made = answer(cli("create", *words))
+        options = [receiver.url, "--model", model, "--change", "moved", "--description", "größer", "-o", "json"]
+        made = json_output(cli("create", *options))
         hook, secret = made["webhook_id"], made["secret"]
         assert made["changes"] == ["moved"]
         assert secret.startswith("whsec_")
         assert hook[:12] in printed(cli("list"))
-        assert [one["actor"] for one in answer(cli("list", "-o", "json")) if one["webhook_id"] == hook] == ["Zoë"]
+        assert [
+            webhook["actor"] for webhook in json_output(cli("list", "-o", "json")) if webhook["webhook_id"] == hook
+        ] == ["Zoë"]
         moved = service.move(model, 3)
         receiver.wait_for(3)
         service.wait_for_cursor(hook, moved[-1])
         shown = printed(cli("show", hook))
         assert all(word in shown for word in (hook, receiver.url, "active", str(moved[-1]), "größer"))
-        delivered = answer(cli("deliveries", hook, "-o", "json"))[0]
+        delivered = json_output(cli("deliveries", hook, "-o", "json"))[0]
         assert (delivered["kind"], delivered["position"]) == ("delivered", moved[-1])
-        assert [one["position"] for one in answer(cli("attempts", hook, "-o", "json"))] == moved[::-1]
+        assert [attempt["position"] for attempt in json_output(cli("attempts", hook, "-o", "json"))] == moved[::-1]
         assert "delivered" in printed(cli("deliveries", hook))
-        assert answer(cli("replay", hook, "--after", str(moved[0]), "-o", "json"))["cursor"] == moved[0]
+        assert json_output(cli("replay", hook, "--after", str(moved[0]), "-o", "json"))["cursor"] == moved[0]
         assert sequences(receiver.wait_for(5)) == [*moved, *moved[1:]]
         assert printed(cli("test", hook)).startswith("accepted")
-        rotated = answer(cli("rotate", hook, "--reason", "leaked", "-o", "json"))
+        rotated = json_output(cli("rotate", hook, "--reason", "leaked", "-o", "json"))
         assert rotated["secret"] != secret
         assert not [shown for shown in (cli("show", hook), cli("list", "-o", "json")) if "whsec_" in shown.stdout]
-        assert answer(cli("update", hook, "--alias", "champ*", "-o", "json"))["alias"] == "champ*"
+        assert json_output(cli("update", hook, "--alias", "champ*", "-o", "json"))["alias"] == "champ*"
         assert hook in printed(cli("delete", hook, "--reason", "done"))
-        assert "WEBHOOK_NOT_FOUND" in refusal(cli("show", hook))
+        assert "WEBHOOK_NOT_FOUND" in error_line(cli("show", hook))
 
 
-def test_an_endpoint_that_is_gone(cli: Cli, service: Service, model: str) -> None:
+def test_endpoint_that_is_gone_is_disabled_and_resumed(cli: Cli, service: Service, model: str) -> None:
     with Receiver(lambda _, __: 410) as receiver:
-        hook = answer(cli("create", receiver.url, "--model", model, "-o", "json"))["webhook_id"]
+        hook = json_output(cli("create", receiver.url, "--model", model, "-o", "json"))["webhook_id"]
         moved = service.move(model, 2)
         service.wait_for_state(hook, v1.WEBHOOK_STATE_PARKED)
         assert "parked" in printed(cli("show", hook))
@@ -113,14 +115,14 @@ def test_an_endpoint_that_is_gone(cli: Cli, service: Service, model: str) -> Non
         tested = cli("test", hook)
         assert (tested.returncode, tested.stdout.startswith("accepted  no")) == (1, True)
         receiver.answer = lambda _, __: 200
-        resumed = answer(cli("resume", hook, "--skip", str(moved[0]), "--reason", "bad body", "-o", "json"))
+        resumed = json_output(cli("resume", hook, "--skip", str(moved[0]), "--reason", "bad body", "-o", "json"))
         assert resumed["cursor"] == moved[0]
         assert sequences(receiver.wait_for(1)) == moved[1:]
         assert "bad body" in printed(cli("deliveries", hook))
 
 
-def test_what_is_refused(cli: Cli) -> None:
-    assert "INVALID_URL" in refusal(cli("create", "nowhere"), 2)
-    assert "WEBHOOK_NOT_FOUND" in refusal(cli("delete", "x"))
-    assert "POSITION_AHEAD" in refusal(cli("create", "http://127.0.0.1:9/", "--after", "999999999"))
+def test_invalid_commands_are_rejected(cli: Cli) -> None:
+    assert "INVALID_URL" in error_line(cli("create", "nowhere"), 2)
+    assert "WEBHOOK_NOT_FOUND" in error_line(cli("delete", "x"))
+    assert "POSITION_AHEAD" in error_line(cli("create", "http://127.0.0.1:9/", "--after", "999999999"))
     assert cli("create", "http://127.0.0.1:9/", "--change", "renamed").returncode == 2

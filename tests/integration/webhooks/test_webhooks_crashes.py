@@ -1,4 +1,4 @@
-"""What becomes of webhooks when the service is killed, stopped, or given up on: nothing is lost, nothing is silent."""
+"""Webhooks across crashes, stops and disabled endpoints: nothing is lost or skipped silently."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ pytestmark = pytest.mark.busy
 
 @pytest.fixture(scope="module")
 def nats() -> Iterator[NatsAddress]:
-    """A NATS server of these tests."""
+    """Run a NATS server for these tests."""
     with running_nats() as address:
         yield address
 
 
 @pytest.fixture
 def service(tmp_path: Path, nats: NatsAddress) -> Iterator[Service]:
-    """The running service, to be killed."""
+    """Run a service that the tests may kill."""
     with Service(tmp_path, nats) as running:
         yield running
         assert "webhook failed" not in running.program.errors
@@ -42,18 +42,18 @@ def service(tmp_path: Path, nats: NatsAddress) -> Iterator[Service]:
 
 @pytest.fixture
 def model() -> str:
-    """A name that no other test has."""
+    """Return a name that no other test uses."""
     return f"model-{uuid.uuid4().hex}"
 
 
 async def all_events(nats: NatsAddress) -> list[RecordedEvent]:
-    """Everything in the webhooks log."""
+    """Return all events in the webhooks log."""
     async with open_log(nats, EVENTS, "webhooks") as log:
         return [event async for batch in replay(log, 0, await log.head()) for event in batch]
 
 
 async def delete_registry_log(nats: NatsAddress) -> None:
-    """Does what nobody should."""
+    """Delete the registry's stream, as no operator should."""
     client = await connect(nats.url, nats.user, nats.password)
     try:
         await client.jetstream().delete_stream("rf-registry")
@@ -62,7 +62,7 @@ async def delete_registry_log(nats: NatsAddress) -> None:
 
 
 class TestCrashes:
-    def test_a_killed_service_loses_nothing_and_repeats_little(self, service: Service, model: str) -> None:
+    def test_killed_service_loses_nothing_and_repeats_little(self, service: Service, model: str) -> None:
         def slowly(_request: Request, _times: int) -> int:
             threading.Event().wait(0.002)
             return 200
@@ -76,17 +76,17 @@ class TestCrashes:
                 service.program.kill()
                 ends.append(len(receiver.taken))
                 service.start()
-            until(lambda: in_order_of_first(receiver.taken) == moved, "all changes are told, in order")
+            until(lambda: in_order_of_first(receiver.taken) == moved, "all changes are delivered, in order")
             service.wait_for_cursor(webhook_id, moved[-1])
-            told = sequences(receiver.taken)
-            for begun, ended in zip([0, *ends], [*ends, len(told)], strict=True):
-                assert told[begun:ended] == sorted({*told[begun:ended]})
-            # At most what was not written down yet, and the request that was under way.
-            assert len(told) - len(moved) <= 2 * 101
+            delivered = sequences(receiver.taken)
+            for begun, ended in zip([0, *ends], [*ends, len(delivered)], strict=True):
+                assert delivered[begun:ended] == sorted({*delivered[begun:ended]})
+            # At most the deliveries that were not recorded yet, and the request in progress.
+            assert len(delivered) - len(moved) <= 2 * 101
             assert len({request.id for request in receiver.taken}) == len(moved)
             receiver.taken[-1].verify(secret)
 
-    def test_a_stop_in_good_order_repeats_nothing(self, service: Service, model: str) -> None:
+    def test_graceful_stop_repeats_nothing(self, service: Service, model: str) -> None:
         begun, free = threading.Event(), threading.Event()
 
         def third_waits(_request: Request, _times: int) -> int:
@@ -107,9 +107,7 @@ class TestCrashes:
             assert len(receiver.requests) == 6
 
     @pytest.mark.parametrize("again", [2, 5], ids=["shorter than the cursor", "longer than the cursor"])
-    def test_another_log_in_the_place_of_the_one_it_was_told_of_is_not_followed(
-        self, tmp_path: Path, again: int, model: str
-    ) -> None:
+    def test_endpoint_is_disabled_when_log_was_replaced(self, tmp_path: Path, again: int, model: str) -> None:
         with running_nats() as nats, Service(tmp_path, nats) as service, Receiver() as receiver:
             webhook_id, _ = service.hook(receiver.url, model)
             moved = service.move(model, 3)
@@ -124,9 +122,7 @@ class TestCrashes:
             service.client.webhooks.replay(webhook_id, 0)
             assert sequences(receiver.wait_for(3 + again)[3:]) == moved
 
-    def test_secrets_outlive_the_process_and_are_not_in_the_log(
-        self, service: Service, nats: NatsAddress, model: str
-    ) -> None:
+    def test_secrets_survive_restart_and_are_not_in_log(self, service: Service, nats: NatsAddress, model: str) -> None:
         with Receiver() as receiver:
             webhook_id, secret = service.hook(receiver.url, model)
             service.program.kill()
@@ -140,7 +136,7 @@ class TestCrashes:
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_rows_are_what_the_log_says(
+def test_rows_equal_rebuild(
     request: pytest.FixtureRequest, tmp_path: Path, nats: NatsAddress, model: str, database: str
 ) -> None:
     settings = {"ROLLFORWARD_DATABASE": request.getfixturevalue("postgres_url")} if database == "postgresql" else {}
@@ -162,12 +158,12 @@ def test_rows_are_what_the_log_says(
         webhook = service.get(webhook_id)
         assert (webhook.rotation, webhook.settings.description, webhook.actor) == (1, "größer", "Zoë")
         steps = service.client.webhooks.deliveries(webhook_id)
-        assert [one.WhichOneof("step") for one in steps] == ["delivered", "resumed", "parked", "delivered"]
-        assert [one.revision for one in steps] == sorted((one.revision for one in steps), reverse=True)
+        assert [step.WhichOneof("step") for step in steps] == ["delivered", "resumed", "parked", "delivered"]
+        assert [step.revision for step in steps] == sorted((step.revision for step in steps), reverse=True)
 
 
-class TestParking:
-    def test_what_is_gone_is_parked_and_resumed_without_a_gap(self, service: Service, model: str) -> None:
+class TestDisabling:
+    def test_endpoint_that_is_gone_is_disabled_and_resumed_without_gap(self, service: Service, model: str) -> None:
         with Receiver() as receiver:
             webhook_id, _ = service.hook(receiver.url, model)
             moved = service.move(model, 2)
@@ -179,16 +175,16 @@ class TestParking:
             assert not trouble.HasField("next_attempt_at")
             assert service.get(webhook_id).cursor == moved[1]
             receiver.answer = accept_all
-            answer = service.client.webhooks.test(webhook_id)
-            assert (answer.delivered, answer.status_code) == (True, 204)
+            response = service.client.webhooks.test(webhook_id)
+            assert (response.delivered, response.status_code) == (True, 204)
             resumed = service.client.webhooks.resume(webhook_id, reason="back")
             assert resumed.state == v1.WEBHOOK_STATE_ACTIVE
             receiver.wait_for(6)
-            told = [request for request in receiver.taken if request.json["type"] != "webhook.test"]
-            assert sequences(told) == moved
+            delivered = [request for request in receiver.taken if request.json["type"] != "webhook.test"]
+            assert sequences(delivered) == moved
             assert len(receiver.requests) == 7
 
-    def test_nothing_is_sent_behind_what_was_parked_also_after_a_restart(self, service: Service, model: str) -> None:
+    def test_nothing_is_sent_after_failed_change_even_after_restart(self, service: Service, model: str) -> None:
         with Receiver(lambda request, _: 410 if request.json["data"]["to"]["version"] == 2 else 200) as receiver:
             webhook_id, _ = service.hook(receiver.url, model)
             moved = service.move(model, 4)
@@ -204,10 +200,10 @@ class TestParking:
             assert skipped.cursor == moved[1]
             assert sequences(receiver.wait_for(5)[3:]) == moved[2:]
             service.wait_for_cursor(webhook_id, moved[-1])
-            kinds = [one.WhichOneof("step") for one in service.client.webhooks.deliveries(webhook_id)]
+            kinds = [step.WhichOneof("step") for step in service.client.webhooks.deliveries(webhook_id)]
             assert kinds == ["delivered", "resumed", "parked", "delivered"]
 
-    def test_what_is_not_taken_for_too_long_is_parked(self, tmp_path: Path, nats: NatsAddress, model: str) -> None:
+    def test_endpoint_is_disabled_after_repeated_failures(self, tmp_path: Path, nats: NatsAddress, model: str) -> None:
         with (
             Service(tmp_path, nats, ROLLFORWARD_WEBHOOK_PATIENCE="1") as service,
             Receiver(lambda _, __: 503) as receiver,
@@ -219,7 +215,7 @@ class TestParking:
             assert {request.sequence for request in receiver.requests} == {moved}
             assert trouble.attempts >= 2
 
-    def test_resuming_tries_at_once_what_would_have_waited(self, service: Service, model: str) -> None:
+    def test_resume_retries_at_once(self, service: Service, model: str) -> None:
         with Receiver(lambda _, times: (503, {"retry-after": "600"}) if times == 1 else 200) as receiver:
             webhook_id, _ = service.hook(receiver.url, model)
             moved = service.move(model)

@@ -1,4 +1,4 @@
-"""The webhooks service in a process of its own, and what the registry would write for it to tell."""
+"""The webhooks service in its own process, and registry events for it to deliver."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DIGEST = f"sha256:{'1' * 64}"
 
 
 class Service:
-    """The webhooks service in a process of its own, always over the same directory, and a connection to it."""
+    """The webhooks service in its own process, always over the same directory, and a client of it."""
 
     def __init__(self, home: Path, nats: NatsAddress, *, private: bool = True, **settings: str) -> None:
         self.address = f"127.0.0.1:{free_port()}"
@@ -55,42 +55,42 @@ class Service:
 
     @property
     def program(self) -> Program:
-        """The process of now, or the last one."""
+        """Return the current process, or the last one."""
         assert self._program is not None
         return self._program
 
     def start(self, *options: str) -> None:
-        """Starts it and waits until it is ready."""
+        """Start the service and wait until it is ready."""
         self._program = Program([*self._command, *options], self._log, self._environment)
         self._program.line(" listens on ")
 
     def metrics(self) -> str:
-        """What it shows of itself."""
+        """Return the service's metrics."""
         return httpx.get(f"http://{self.http}/metrics", trust_env=False).text
 
     def hook(self, url: str, model: str, alias: str = "*", after: int | None = None) -> tuple[str, str]:
-        """An endpoint that hears of one model; its id and secret."""
+        """Create an endpoint for one model; return its id and secret."""
         made = self.client.webhooks.create(url, model=model, alias=alias, from_revision=after)
         return made.webhook.webhook_id, made.secret
 
     def get(self, webhook_id: str) -> v1.Webhook:
-        """The endpoint as it is."""
+        """Return an endpoint."""
         return self.client.webhooks.get(webhook_id)
 
     def wait_for_state(
         self, webhook_id: str, state: v1.WebhookState.ValueType, seconds: float = scaled(30.0)
     ) -> v1.Webhook:
-        """The endpoint, once it is in a state."""
+        """Wait until an endpoint is in a state, and return it."""
         name = v1.WebhookState.Name(state)
         until(lambda: self.get(webhook_id).state == state, f"the webhook is {name}", seconds)
         return self.get(webhook_id)
 
     def wait_for_cursor(self, webhook_id: str, position: int) -> None:
-        """Returns once the log says that the endpoint has been told so far."""
+        """Wait until an endpoint's cursor is at a position."""
         until(lambda: self.get(webhook_id).cursor == position, f"the cursor is at {position}")
 
     def move(self, model: str, count: int = 1, first: int = 1, together: bool = False) -> list[int]:
-        """Moves an alias of a model, as the registry would write it; the positions."""
+        """Append moves of an alias, as the registry does; return their positions."""
         payloads = [
             v1.AliasMoved(
                 model=model,
@@ -106,15 +106,15 @@ class Service:
         return self.append(payloads, together=together)
 
     def append(self, payloads: Sequence[Message], *, together: bool = False) -> list[int]:
-        """Writes events to the registry log, one by one or as one append; the positions."""
+        """Append events to the registry log, one by one or together; return their positions."""
         return asyncio.run(_append(self._nats, payloads, together))
 
 
 async def _append(nats: NatsAddress, payloads: Sequence[Message], together: bool) -> list[int]:
     ids = [uuid.uuid4().hex for _ in payloads]
-    by = Metadata("ada", reason="better", request_id="r")
+    metadata = Metadata("ada", reason="better", request_id="r")
     events = [
-        NewEvent(f"model/{payload.model}", payload, by, key, key)  # type: ignore[attr-defined]
+        NewEvent(f"model/{payload.model}", payload, metadata, key, key)  # type: ignore[attr-defined]
         for payload, key in zip(payloads, ids, strict=True)
     ]
     async with open_log(nats, registry.EVENTS, "registry") as log:
@@ -124,10 +124,10 @@ async def _append(nats: NatsAddress, payloads: Sequence[Message], together: bool
 
 
 def sequences(requests: list[Request]) -> list[int]:
-    """The places of the changes, in the order in which they were told."""
+    """Return the sequences of the changes, in the order of their requests."""
     return [request.sequence for request in requests]
 
 
 def in_order_of_first(requests: list[Request]) -> list[int]:
-    """The places of the changes, each where it was told first."""
+    """Return the sequences of the changes, each at its first request."""
     return [*dict.fromkeys(sequences(requests))]

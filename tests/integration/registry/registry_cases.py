@@ -1,4 +1,4 @@
-"""For every command of the registry: a request that can be done, and what others do so that it cannot be again."""
+"""For every registry command: a request that succeeds, and a later change that makes its repetition impossible."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from tests.integration.two_writers import Writers
 from tests.integration.up import SECONDS, Client, new_id
 
 Prepared = tuple[Message, Callable[[], object]]
-"""A request, and what others do once it is written."""
+"""A request, and what another client does once it is written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A command in a situation.
+    """A command in a scenario.
 
     Attributes:
-        service: The stub's name, as `Client` has it.
+        service: The name of the stub in `Client`.
         method: The command.
-        prepare: Makes a request, and what others do.
-        refusal: Why it is refused the first time, with an event; empty when it is done.
-        now: Why the same is refused if it is asked for anew after that; empty when there is nothing to do any more;
-            None when it could be done once more.
+        prepare: Returns the request, and what another client does.
+        refusal: Why the first request is refused, with an event; empty if it succeeds.
+        repeated_refusal: Why the same command, as a new request, is refused after that; empty if it has no effect, None
+            if it would succeed.
     """
 
     service: str
     method: str
     prepare: Callable[[Writers], Prepared]
     refusal: str = ""
-    now: str | None = ""
+    repeated_refusal: str | None = ""
 
     def __str__(self) -> str:
         return f"{self.method}-{self.prepare.__name__.strip('_')}"
 
 
-def call(client: Client, service: str, method: str, request: Message) -> Any:
-    """Calls a method of a service."""
+def call_method(client: Client, service: str, method: str, request: Message) -> Any:
+    """Call a method of a service."""
     return getattr(getattr(client, service), method)(request, timeout=SECONDS)
 
 
@@ -50,7 +50,7 @@ def call(client: Client, service: str, method: str, request: Message) -> Any:
 
 
 def _on_model(make: Callable[[str], Message], before: Callable[[Client, str], object] | None = None) -> Any:
-    """A command on a model, which is renamed then."""
+    """Return a scenario of a command on a model, which is renamed after it."""
 
     def renamed(writers: Writers) -> Prepared:
         model = writers.one.new_model()
@@ -62,7 +62,7 @@ def _on_model(make: Callable[[str], Message], before: Callable[[Client, str], ob
 
 
 def rename(client: Client, model: str) -> object:
-    """Gives a model another name."""
+    """Rename a model."""
     return client.registry.RenameModel(v1.RenameModelRequest(model=model, new_name=new_id()), timeout=SECONDS)
 
 
@@ -78,7 +78,7 @@ def _move(client: Client, model: str) -> object:
     return client.move(model, 1)
 
 
-def _move_twice(client: Client, model: str) -> object:
+def _move_two_times(client: Client, model: str) -> object:
     return client.move(model, 1), client.move(model, 2)
 
 
@@ -121,7 +121,7 @@ def _version_without_artifact(writers: Writers) -> Prepared:
 
 
 def lose_artifact(writers: Writers, digest: str) -> None:
-    """Deletes an artifact's manifest."""
+    """Delete an artifact's manifest."""
     stored = list(writers.artifacts.rglob(digest.removeprefix("sha256:")))
     assert stored
     for file in stored:
@@ -147,8 +147,8 @@ def _copy_renamed(writers: Writers) -> Prepared:
     return v1.CopyVersionRequest(model=model, version=1, to_model=copy), act
 
 
-def _gated(writers: Writers, model: str) -> Callable[[], object]:
-    """Has moves of a model refused, until others lift it."""
+def _set_policy(writers: Writers, model: str) -> Callable[[], object]:
+    """Set a policy that refuses moves of a model; return a function that removes it."""
     policy = v1.Policy(name=new_id(), models=model, aliases="champion", gate="candidate.metrics.f1 > 0.5")
     writers.one.policies.SetPolicy(v1.SetPolicyRequest(policy=policy), timeout=SECONDS)
     lift = v1.RemovePolicyRequest(name=policy.name)
@@ -157,12 +157,12 @@ def _gated(writers: Writers, model: str) -> Callable[[], object]:
 
 def _refused_move(writers: Writers) -> Prepared:
     model = writers.one.new_model()
-    return v1.MoveAliasRequest(model=model, alias="champion", version=1), _gated(writers, model)
+    return v1.MoveAliasRequest(model=model, alias="champion", version=1), _set_policy(writers, model)
 
 
 def _refused_release(writers: Writers) -> Prepared:
     model = writers.one.new_model()
-    return _release(model), _gated(writers, model)
+    return _release(model), _set_policy(writers, model)
 
 
 def _release(model: str) -> v1.MoveAliasesRequest:
@@ -214,10 +214,10 @@ def _policy_gone(writers: Writers) -> Prepared:
 
 
 REGISTRY = [
-    Case("registry", "CreateModel", _new_model_renamed, now="MODEL_RENAMED"),
-    Case("registry", "RenameModel", _new_name_renamed, now="MODEL_RENAMED"),
+    Case("registry", "CreateModel", _new_model_renamed, repeated_refusal="MODEL_RENAMED"),
+    Case("registry", "RenameModel", _new_name_renamed, repeated_refusal="MODEL_RENAMED"),
     *(
-        Case("registry", method, prepare, now="MODEL_RENAMED")
+        Case("registry", method, prepare, repeated_refusal="MODEL_RENAMED")
         for method, prepare in (
             ("SetDescription", _on_model(lambda m: v1.SetDescriptionRequest(model=m, description="d"))),
             ("ChangeTags", _on_model(lambda m: v1.ChangeTagsRequest(model=m, set={"a": "b"}))),
@@ -238,15 +238,15 @@ REGISTRY = [
             ("RemoveAlias", _on_model(lambda m: v1.RemoveAliasRequest(model=m, alias="champion"), _move)),
             ("ScheduleMove", _on_model(_schedule)),
             ("CancelSchedule", _cancelled_schedule_renamed),
-            ("Rollback", _on_model(lambda m: v1.RollbackRequest(models=m, aliases="champion"), _move_twice)),
+            ("Rollback", _on_model(lambda m: v1.RollbackRequest(models=m, aliases="champion"), _move_two_times)),
             ("Rollback", _rollback_before_event),
         )
     ),
-    Case("registry", "RegisterVersion", _version_without_artifact, now="ARTIFACT_NOT_FOUND"),
+    Case("registry", "RegisterVersion", _version_without_artifact, repeated_refusal="ARTIFACT_NOT_FOUND"),
     Case("registry", "RegisterVersion", _refused_version, "GATE_FAILED", None),
     Case("registry", "MoveAlias", _refused_move, "GATE_FAILED", None),
     Case("registry", "MoveAliases", _refused_release, "GATE_FAILED", None),
-    Case("policies", "SetPolicy", _policy_removed, now=None),
+    Case("policies", "SetPolicy", _policy_removed, repeated_refusal=None),
     Case("policies", "SetPolicy", _policy_stays),
-    Case("policies", "RemovePolicy", _policy_gone, now="POLICY_NOT_FOUND"),
+    Case("policies", "RemovePolicy", _policy_gone, repeated_refusal="POLICY_NOT_FOUND"),
 ]

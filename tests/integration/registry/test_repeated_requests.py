@@ -1,4 +1,4 @@
-"""A repeated request is answered as it was the first time, also when it could not be done any more."""
+"""A repeated request returns the first response, even if it would be rejected by now."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from rollforward import v1
 from rollforward.errors import from_rpc_error
-from tests.integration.registry.scored import new_run, registering, seen
+from tests.integration.registry.scored_models import headers_at_head, new_run, register_request
 from tests.integration.up import ACTOR, SECONDS, Up, new_id
 from tests.timeouts import in_time, scaled
 
 
-def test_a_copy_whose_source_is_gone_since(system: Up, model: str) -> None:
+def test_repeated_copy_of_deleted_version_returns_first_response(system: Up, model: str) -> None:
     request = v1.CopyVersionRequest(model=model, version=2, to_model=new_id(), request_id=new_id())
     first = system.registry.CopyVersion(request, metadata=ACTOR, timeout=SECONDS)
     system.registry.DeleteVersion(v1.DeleteVersionRequest(model=model, version=2), timeout=SECONDS)
@@ -29,8 +29,8 @@ def test_a_copy_whose_source_is_gone_since(system: Up, model: str) -> None:
     assert system.refused(system.registry.CopyVersion, request, ACTOR).reason == "MODEL_RENAMED"
 
 
-def expect_no_more(system: Up, first: v1.RegisterVersionResponse, request: v1.RegisterVersionRequest) -> str:
-    """Fails unless a registration is answered as it was at first; the reason why one like it is refused now."""
+def check_repetition(system: Up, first: v1.RegisterVersionResponse, request: v1.RegisterVersionRequest) -> str:
+    """Check that a repeated registration returns the first response; return why a new one like it is rejected."""
     heads = system.heads()
     assert system.registry.RegisterVersion(request, metadata=ACTOR, timeout=SECONDS) == first
     assert system.heads() == heads
@@ -38,7 +38,7 @@ def expect_no_more(system: Up, first: v1.RegisterVersionResponse, request: v1.Re
     return system.refused(system.registry.RegisterVersion, request, ACTOR).reason
 
 
-def test_a_registration_whose_artifact_is_gone_since(system: Up) -> None:
+def test_repeated_registration_of_lost_artifact_returns_first_response(system: Up) -> None:
     digest = system.upload(new_id().encode())
     request = v1.RegisterVersionRequest(model=new_id(), digest=digest, request_id=new_id())
     first = system.registry.RegisterVersion(request, metadata=ACTOR, timeout=SECONDS)
@@ -46,35 +46,35 @@ def test_a_registration_whose_artifact_is_gone_since(system: Up) -> None:
     assert stored
     for file in stored:
         file.unlink()
-    assert expect_no_more(system, first, request) == "ARTIFACT_NOT_FOUND"
+    assert check_repetition(system, first, request) == "ARTIFACT_NOT_FOUND"
 
 
-def test_a_registration_whose_run_has_another_artifact_since(system: Up) -> None:
+def test_repeated_registration_of_replaced_artifact_returns_first_response(system: Up) -> None:
     run_id, digest = new_run(system, f1=0.9), system.upload()
-    request = registering(new_id(), run_id, digest=digest, request_id=new_id())
-    first = system.registry.RegisterVersion(request, metadata=seen(system), timeout=SECONDS)
+    request = register_request(new_id(), run_id, digest=digest, request_id=new_id())
+    first = system.registry.RegisterVersion(request, metadata=headers_at_head(system), timeout=SECONDS)
     other = v1.LogArtifactRequest(run_id=run_id, path="model", digest=system.upload(new_id().encode()))
     system.tracking.LogArtifact(other, timeout=SECONDS)
-    assert system.registry.RegisterVersion(request, metadata=seen(system), timeout=SECONDS) == first
-    assert expect_no_more(system, first, request) == "INVALID_DIGEST"
+    assert system.registry.RegisterVersion(request, metadata=headers_at_head(system), timeout=SECONDS) == first
+    assert check_repetition(system, first, request) == "INVALID_DIGEST"
 
 
-def test_a_registration_whose_run_is_gone_since(system: Up) -> None:
+def test_repeated_registration_of_lost_run_returns_first_response(system: Up) -> None:
     run_id, model = new_run(system, f1=0.9), new_id()
     gated = v1.CreateModelRequest(name=model, registration_gate="run.metrics.f1 > 0.5")
     system.registry.CreateModel(gated, timeout=SECONDS)
-    request = registering(model, run_id, request_id=new_id())
-    first = system.registry.RegisterVersion(request, metadata=seen(system), timeout=SECONDS)
+    request = register_request(model, run_id, request_id=new_id())
+    first = system.registry.RegisterVersion(request, metadata=headers_at_head(system), timeout=SECONDS)
     (file,) = system.data.rglob("rf_registry_runs_*.db")
     with closing(sqlite3.connect(file, timeout=SECONDS, isolation_level=None)) as rows:
         assert rows.execute("DELETE FROM runs WHERE run_id = ?", (run_id,)).rowcount == 1
         try:
-            assert expect_no_more(system, first, request) == "RUN_NOT_FOUND"
+            assert check_repetition(system, first, request) == "RUN_NOT_FOUND"
         finally:  # other tests compare these rows with a rebuild
             rows.execute("INSERT INTO runs (run_id) VALUES (?)", (run_id,))
 
 
-def test_a_registration_that_was_refused_is_refused_as_it_was(system: Up) -> None:
+def test_rejected_registration_may_be_retried_until_it_succeeds(system: Up) -> None:
     request = v1.RegisterVersionRequest(model=new_id(), digest=f"sha256:{new_id() * 2}", request_id=new_id())
     assert system.refused(system.registry.RegisterVersion, request, ACTOR).reason == "ARTIFACT_NOT_FOUND"
     request.digest = system.upload()
@@ -83,7 +83,7 @@ def test_a_registration_that_was_refused_is_refused_as_it_was(system: Up) -> Non
     assert system.refused(system.registry.RegisterVersion, request, ACTOR).reason == "REQUEST_ID_REUSED"
 
 
-def test_a_move_whose_end_has_come_since(system: Up, model: str) -> None:
+def test_repeated_move_after_its_expiry_returns_first_response(system: Up, model: str) -> None:
     system.move(model, 1)
 
     def attempt(seconds: float) -> tuple[v1.MoveAliasRequest, v1.MoveAliasResponse] | None:
@@ -108,7 +108,7 @@ def test_a_move_whose_end_has_come_since(system: Up, model: str) -> None:
     assert system.refused(system.registry.MoveAlias, request, ACTOR).reason == "INVALID_TIME"
 
 
-def test_what_was_done_under_a_former_name(system: Up, model: str) -> None:
+def test_repetition_under_former_name_returns_first_response(system: Up, model: str) -> None:
     created = v1.CreateModelRequest(name=new_id(), request_id=new_id())
     system.registry.CreateModel(created, timeout=SECONDS)
     move = v1.MoveAliasRequest(model=model, alias="champion", version=2, request_id=new_id())

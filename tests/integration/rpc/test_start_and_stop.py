@@ -1,4 +1,4 @@
-"""The edge of a system: starting, refusing to start, limits, stopping in good order, and starting again."""
+"""Starting and stopping a system: refused starts, limits, graceful stops and restarts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.timeouts import scaled
 
 
 def refused_start(*options: str, code: int = 1) -> str:
-    """The one line with which a start is refused; 2 is the exit code of wrong use."""
+    """Return the single line that a refused start prints; exit code 2 means wrong usage."""
     command = [sys.executable, "-m", "services", "up", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=scaled(60), check=False)
     assert (done.returncode, done.stdout) == (code, "")
@@ -40,7 +40,7 @@ def refused_start(*options: str, code: int = 1) -> str:
 
 @pytest.fixture
 def taken() -> Iterator[str]:
-    """An address at which another program listens."""
+    """Yield an address at which another program listens."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -48,31 +48,31 @@ def taken() -> Iterator[str]:
 
 
 class TestRefusesToStart:
-    def test_on_a_data_directory_in_use_and_names_its_holder(self, system: Up) -> None:
+    def test_data_directory_in_use_is_refused_with_process_id(self, system: Up) -> None:
         line = refused_start("--data", str(system.data), "--grpc", "127.0.0.1:0")
         assert re.search(rf"\b{system.pid}\b", line)
         assert system.heads()
 
-    def test_on_a_taken_port(self, tmp_path: Path, taken: str) -> None:
+    def test_port_in_use_is_refused(self, tmp_path: Path, taken: str) -> None:
         assert taken in refused_start("--data", str(tmp_path), "--grpc", taken)
         assert taken in refused_start("--data", str(tmp_path), "--grpc", "127.0.0.1:0", "--http", taken)
 
     @pytest.mark.parametrize("address", ["localhost", "localhost:", "localhost:99999", "localhost:-1"])
-    def test_on_what_is_no_address(self, tmp_path: Path, address: str) -> None:
+    def test_invalid_address_is_refused(self, tmp_path: Path, address: str) -> None:
         assert address in refused_start("--data", str(tmp_path), "--grpc", address, code=2)
 
-    def test_where_no_program_can_listen(self, tmp_path: Path) -> None:
+    def test_foreign_address_is_refused(self, tmp_path: Path) -> None:
         assert "192.0.2.1:0" in refused_start("--data", str(tmp_path), "--grpc", "192.0.2.1:0")
 
     @pytest.mark.parametrize("option", ["--grpc", "--http"])
     @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", ":0", "[::ffff:0.0.0.0]:0", "0:0", "0x0.0:0"])
-    def test_where_other_machines_can_call(self, tmp_path: Path, option: str, address: str) -> None:
+    def test_public_address_is_refused_without_insecure(self, tmp_path: Path, option: str, address: str) -> None:
         others = {"--grpc": "127.0.0.1:0", "--http": "127.0.0.1:0"} | {option: address}
         line = refused_start("--data", str(tmp_path / "data"), *(word for pair in others.items() for word in pair))
         assert "--insecure" in line
         assert not (tmp_path / "data").exists()
 
-    def test_one_service_where_other_machines_can_call(self) -> None:
+    def test_public_address_of_single_service_is_refused_without_insecure(self) -> None:
         command = [sys.executable, "-m", "services", "start", "registry", "--nats", "nats://127.0.0.1:1"]
         done = subprocess.run(
             [*command, "--grpc", "0.0.0.0:0"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
@@ -83,31 +83,34 @@ class TestRefusesToStart:
     @pytest.mark.parametrize(
         ("database", "code"), [("mysql://localhost/db", 2), ("postgresql://nobody@127.0.0.1:1/db", 1)]
     )
-    def test_without_its_database(self, tmp_path: Path, database: str, code: int) -> None:
+    def test_unavailable_database_is_refused(self, tmp_path: Path, database: str, code: int) -> None:
         refused_start("--data", str(tmp_path), "--grpc", "127.0.0.1:0", "--database", database, code=code)
 
-    def test_without_a_place_for_artifacts(self, tmp_path: Path) -> None:
+    def test_invalid_artifact_location_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        for place in ("ftp://host/x", str(tmp_path / "file" / "x")):
-            refused_start("--data", str(tmp_path / "data"), "--grpc", "127.0.0.1:0", "--artifacts", place, code=2)
+        for location in ("ftp://host/x", str(tmp_path / "file" / "x")):
+            refused_start("--data", str(tmp_path / "data"), "--grpc", "127.0.0.1:0", "--artifacts", location, code=2)
 
     @pytest.mark.parametrize("options", [["start", "nothing"], ["start", "registry"], ["up", "--nothing"]])
-    def test_when_it_is_asked_wrongly(self, options: list[str]) -> None:
+    def test_wrong_usage_is_refused(self, options: list[str]) -> None:
         command = [sys.executable, "-m", "services", *options]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=scaled(60), check=False)
         assert done.returncode != 0
         assert "Traceback" not in done.stderr
 
-    def test_a_start_that_waits_for_nats_can_be_broken_off(self, tmp_path: Path, taken: str) -> None:
+    def test_start_that_waits_for_nats_can_be_stopped(self, tmp_path: Path, taken: str) -> None:
         command = [sys.executable, "-m", "services", "up", "--data", str(tmp_path), "--nats", f"nats://{taken}"]
-        with (tmp_path / "out").open("wb") as out, subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out) as start:
+        with (
+            (tmp_path / "out").open("wb") as out,
+            subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out) as process,
+        ):
             with socket.create_server(("127.0.0.1", 0)):
-                _until_connected(taken, start.pid)
-            start.terminate()
-            assert start.wait(scaled(10)) == 0
+                _wait_until_connected(taken, process.pid)
+            process.terminate()
+            assert process.wait(scaled(10)) == 0
 
 
-def test_listens_where_other_machines_can_call_when_that_is_asked_for(tmp_path: Path) -> None:
+def test_insecure_listens_on_public_address(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "services", "up", "--data", str(tmp_path / "data"), "--insecure"]
     program = Program([*command, "--grpc", "0.0.0.0:0", "--http", "[::1]:0"], tmp_path / "log")
     try:
@@ -123,7 +126,7 @@ RESERVED = ["webhooks", "tracking", "registry", "serving", "audit", "system", "s
 
 
 @pytest.mark.parametrize("actor", [*RESERVED, "Webhooks", "TRACKING", "\uff41\uff55\uff44\uff49\uff54"])
-def test_a_caller_who_claims_to_be_a_service_is_refused(system: Up, model: str, actor: str) -> None:
+def test_reserved_actor_is_rejected(system: Up, model: str, actor: str) -> None:
     headers = (("rollforward-actor", quote(actor)),)
     request = v1.MoveAliasRequest(model=model, alias="champion", version=1)
     assert system.refused(system.registry.MoveAlias, request, headers).reason == "ACTOR_RESERVED"
@@ -131,32 +134,34 @@ def test_a_caller_who_claims_to_be_a_service_is_refused(system: Up, model: str, 
     assert system.refused(system.tracking.CreateExperiment, experiment, headers).reason == "ACTOR_RESERVED"
 
 
-def test_a_caller_whose_name_is_near_a_service_s_is_not_refused(system: Up, model: str) -> None:
+def test_actor_similar_to_reserved_one_is_accepted(system: Up, model: str) -> None:
     system.move(model, 1, headers=(("rollforward-actor", "webhooks-team"),))
 
 
-def _until_connected(address: str, pid: int) -> None:
+def _wait_until_connected(address: str, pid: int) -> None:
     port = int(address.rpartition(":")[2])
 
     def connected() -> bool:
-        return any(link.raddr and link.raddr.port == port for link in psutil.Process(pid).net_connections())
+        return any(
+            connection.raddr and connection.raddr.port == port for connection in psutil.Process(pid).net_connections()
+        )
 
     until(connected, "a connection to NATS")
 
 
 class TestLimits:
-    def test_an_event_of_more_than_a_megabyte(self, system: Up) -> None:
+    def test_event_larger_than_megabyte_is_rejected(self, system: Up) -> None:
         batch = v1.LogBatchRequest(run_id=system.new_run(), tags={f"tag-{number}": "x" * 8000 for number in range(130)})
         error = system.refused(system.tracking.LogBatch, batch)
         assert (type(error), error.reason) == (InvalidRequest, "MESSAGE_TOO_LARGE")
         assert int(error.metadata["size"]) > int(error.metadata["limit"])
 
-    def test_a_message_of_more_than_four_megabytes(self, system: Up) -> None:
+    def test_message_larger_than_four_megabytes_is_rejected(self, system: Up) -> None:
         request = v1.CreateModelRequest(name="a", description="x" * 4_200_000)
         error = system.refused(system.registry.CreateModel, request)
         assert (type(error), error.reason) == (InvalidRequest, "MESSAGE_TOO_LARGE")
 
-    def test_what_is_wrong_is_told_however_long_it_is(self, system: Up) -> None:
+    def test_very_long_invalid_value_is_rejected(self, system: Up) -> None:
         odd = "\N{FULL BLOCK}"
         for request in (
             v1.CreateModelRequest(name=odd * 300),
@@ -167,34 +172,34 @@ class TestLimits:
             error = system.refused(system.registry.CreateModel, request)
             assert (type(error), error.reason in {"INVALID_NAME", "INVALID_GATE"}) == (InvalidRequest, True)
 
-    def test_a_method_that_there_is_not(self, system: Up) -> None:
+    def test_unknown_method_is_unimplemented(self, system: Up) -> None:
         call: Any = system.channel.unary_unary("/rollforward.v1.RegistryService/Nothing")
         with pytest.raises(grpc.RpcError) as refused:
             call(b"", timeout=SECONDS)
         assert isinstance(refused.value, grpc.Call)
         assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
-    def test_bytes_that_are_no_message(self, system: Up) -> None:
+    def test_invalid_message_is_rejected(self, system: Up) -> None:
         heads = system.heads()
         call: Any = system.channel.unary_unary("/rollforward.v1.RegistryService/CreateModel")
         with pytest.raises(grpc.RpcError):
             call(b"\xff\xff\xff", timeout=SECONDS)
         assert system.heads() == heads
 
-    def test_a_position_that_the_log_has_not_reached_is_refused(self, system: Up) -> None:
+    def test_position_ahead_of_log_is_rejected(self, system: Up) -> None:
         head = system.heads()["registry"]
         headers = (("rollforward-min-position", f"registry={head + 1_000_000}"),)
         refusal = system.refused(system.registry.ListModels, v1.ListModelsRequest(), headers)
         assert refusal.reason == "POSITION_AHEAD"
 
 
-@pytest.mark.parametrize("wanted", ["head", "registry={position}"])
-def test_a_wait_for_rows_ends_before_the_deadline_of_its_call(tmp_path: Path, wanted: str) -> None:
+@pytest.mark.parametrize("position_header", ["head", "registry={position}"])
+def test_wait_for_rows_ends_before_deadline_of_call(tmp_path: Path, position_header: str) -> None:
     with up(tmp_path / "data") as services:
         model = services.new_model()
         with locked(services, "registry"):
-            headers = (("rollforward-min-position", wanted.format(position=services.move(model, 1).position)),)
-            # A busy machine may miss a deadline; a server that knows of none misses all of them.
+            headers = (("rollforward-min-position", position_header.format(position=services.move(model, 1).position)),)
+            # A busy machine may miss a deadline; a server that ignores deadlines misses all of them.
             ends = (ended_by_server(services, headers, seconds) for seconds in (0.5, 1, 2, 4, 8, 8, 8))
             error = next((end for end in ends if end), None)
             assert error
@@ -221,16 +226,18 @@ def locked(services: Up, projection: str) -> Iterator[None]:
         yield
 
 
-class TestStopsInGoodOrder:
-    def test_calls_that_run_are_answered_and_watches_are_told(self, tmp_path: Path) -> None:
+class TestGracefulStop:
+    def test_stop_answers_running_calls_and_ends_watches(self, tmp_path: Path) -> None:
         with up(tmp_path / "data") as services:
             model = services.new_model()
-            behind = (("rollforward-min-position", f"registry={services.heads()['registry']}"),)
+            headers_at_head = (("rollforward-min-position", f"registry={services.heads()['registry']}"),)
             watches: list[Any] = [
-                services.registry.WatchAliases(v1.WatchAliasesRequest(model=model), metadata=behind, timeout=SECONDS),
+                services.registry.WatchAliases(
+                    v1.WatchAliasesRequest(model=model), metadata=headers_at_head, timeout=SECONDS
+                ),
                 services.serving.WatchAssignments(
                     v1.WatchAssignmentsRequest(pod_id=new_id(), targets=[v1.Target(model=model, alias="champion")]),
-                    metadata=behind,
+                    metadata=headers_at_head,
                     timeout=SECONDS,
                 ),
             ]
@@ -261,10 +268,10 @@ class TestStopsInGoodOrder:
         with up(tmp_path / "data") as again:
             history = _history(again, model)
             assert set(written) <= set(history)
-            # What was refused was not written, save what nobody took the answer of.
+            # Rejected moves were not written, except those whose responses were lost.
             assert len(history) <= len(set(written)) + len(writers)
 
-    def test_a_start_again_keeps_everything(self, tmp_path: Path) -> None:
+    def test_restart_keeps_everything(self, tmp_path: Path) -> None:
         with up(tmp_path / "data") as first:
             model, run_id = first.new_model(), first.new_run()
             tags = {letter: letter for letter in "zyxwvutsrqponmlk"}
@@ -272,16 +279,16 @@ class TestStopsInGoodOrder:
             first.tracking.CreateExperiment(v1.CreateExperimentRequest(name="tagged", tags=tags), timeout=SECONDS)
             moved = [first.move(model, version) for version in (1, 2, 1)]
             request = v1.MoveAliasRequest(model=model, alias="other", version=2, request_id=new_id())
-            answer = first.registry.MoveAlias(request, metadata=ACTOR, timeout=SECONDS)
-            heads, before = first.heads(), _everything(first, model, run_id)
+            response = first.registry.MoveAlias(request, metadata=ACTOR, timeout=SECONDS)
+            heads, before = first.heads(), _read_all(first, model, run_id)
             assert first.program.terminate() == 0
         with up(tmp_path / "data") as again:
             assert again.heads() == heads
-            assert _everything(again, model, run_id) == before
-            assert again.registry.MoveAlias(request, metadata=ACTOR, timeout=SECONDS) == answer
+            assert _read_all(again, model, run_id) == before
+            assert again.registry.MoveAlias(request, metadata=ACTOR, timeout=SECONDS) == response
             assert again.heads() == heads
-            back = v1.RollbackRequest(models=model, aliases="champion")
-            (change,) = again.registry.Rollback(back, timeout=SECONDS).changes
+            rollback = v1.RollbackRequest(models=model, aliases="champion")
+            (change,) = again.registry.Rollback(rollback, timeout=SECONDS).changes
             assert change.restored_revision == moved[1].position
             for name in ("registry", "tracking", "audit-registry"):
                 steps = again.system.RebuildProjection(v1.RebuildProjectionRequest(name=name), timeout=SECONDS)
@@ -303,7 +310,7 @@ def _history(services: Client, model: str) -> list[int]:
     return [change.revision for change in services.registry.ListAliasHistory(request, timeout=SECONDS).changes]
 
 
-def _everything(services: Client, model: str, run_id: str) -> list[object]:
+def _read_all(services: Client, model: str, run_id: str) -> list[object]:
     return [
         services.registry.GetModel(v1.GetModelRequest(name=model), timeout=SECONDS),
         services.registry.ListVersions(v1.ListVersionsRequest(model=model), timeout=SECONDS),
@@ -313,7 +320,7 @@ def _everything(services: Client, model: str, run_id: str) -> list[object]:
     ]
 
 
-def test_it_listens_where_it_says(tmp_path: Path) -> None:
+def test_printed_address_is_reachable(tmp_path: Path) -> None:
     if not socket.has_ipv6:
         pytest.skip("this machine has no IPv6")
     command = [sys.executable, "-m", "services", "up", "--data", str(tmp_path / "data"), "--grpc", "[::1]:0"]

@@ -1,4 +1,4 @@
-"""Answers are what gRPC takes, however large the texts in them: pages end sooner, snapshots come in parts."""
+"""Responses stay within gRPC's message size: pages end earlier, and snapshots are split into parts."""
 
 from __future__ import annotations
 
@@ -14,62 +14,64 @@ from services.listings.pages import LARGEST_BYTES
 from tests.integration.up import ACTOR, SECONDS, Up, new_id
 
 MANY = 1000
-"""As many as a page and a release set have at most."""
+"""The maximum size of a page and of a release set."""
 
 LONG = "r" * 2_800
-"""A reason that is as long as it can be for a release set of MANY."""
+"""The longest reason for a release set of MANY aliases."""
 
 
-def pages(ask: Callable[..., Any], request: Any) -> list[Any]:
-    """All pages of a listing."""
-    found: list[Any] = []
+def read_pages(method: Callable[..., Any], request: Any) -> list[Any]:
+    """Return all pages of a listing."""
+    pages: list[Any] = []
     request.page_size = MANY
-    while not found or request.page_token:
-        found.append(ask(request, timeout=SECONDS))
-        request.page_token = found[-1].next_page_token
-    return found
+    while not pages or request.page_token:
+        pages.append(method(request, timeout=SECONDS))
+        request.page_token = pages[-1].next_page_token
+    return pages
 
 
-def check_pages(found: list[Any], rows: str) -> list[Any]:
-    """The rows of pages, of which only bytes can have ended one."""
-    sizes = [[row.ByteSize() for row in getattr(page, rows)] for page in found]
+def check_pages(pages: list[Any], rows: str) -> list[Any]:
+    """Return the rows of pages, after checking that each page ended because of its size in bytes."""
+    sizes = [[row.ByteSize() for row in getattr(page, rows)] for page in pages]
     assert len(sizes) > 1
     assert all(sum(page) <= LARGEST_BYTES for page in sizes)
     assert all(sum(page) + following[0] > LARGEST_BYTES for page, following in pairwise(sizes))
-    return [row for page in found for row in getattr(page, rows)]
+    return [row for page in pages for row in getattr(page, rows)]
 
 
 @pytest.fixture(scope="module")
 def released(system: Up) -> tuple[str, int]:
-    """A model with MANY aliases, moved at one revision for a long reason."""
+    """Create a model with MANY aliases, moved at one revision with a long reason."""
     model = system.new_model(1)
     targets = [v1.AliasTarget(model=model, alias=f"a-{number:03}", version=1) for number in range(MANY)]
     request = v1.MoveAliasesRequest(targets=targets, reason=LONG)
     return model, system.registry.MoveAliases(request, metadata=ACTOR, timeout=SECONDS).revision
 
 
-def test_history_intervals_and_resolves(system: Up, released: tuple[str, int]) -> None:
+def test_large_alias_listings_are_paged_by_size(system: Up, released: tuple[str, int]) -> None:
     model, revision = released
-    history = pages(system.registry.ListAliasHistory, v1.ListAliasHistoryRequest(model=model))
+    history = read_pages(system.registry.ListAliasHistory, v1.ListAliasHistoryRequest(model=model))
     changes = check_pages(history, "changes")
     assert [change.alias for change in changes] == [f"a-{number:03}" for number in reversed(range(MANY))]
     assert {(change.reason, change.revision) for change in changes} == {(LONG, revision)}
-    resolved = check_pages(pages(system.registry.ResolveAliases, v1.ResolveAliasesRequest(model=model)), "aliases")
+    resolved = check_pages(read_pages(system.registry.ResolveAliases, v1.ResolveAliasesRequest(model=model)), "aliases")
     assert [alias.alias for alias in resolved] == [f"a-{number:03}" for number in range(MANY)]
-    events = check_pages(pages(system.audit.ListEvents, v1.ListEventsRequest(model=model, type="AliasMoved")), "events")
+    events = check_pages(
+        read_pages(system.audit.ListEvents, v1.ListEventsRequest(model=model, type="AliasMoved")), "events"
+    )
     assert len({event.event_id for event in events}) == len(events) == MANY
 
 
-def test_a_model_of_many_aliases_is_listed_without_their_reasons(system: Up, released: tuple[str, int]) -> None:
+def test_model_with_many_aliases_is_listed_without_reasons(system: Up, released: tuple[str, int]) -> None:
     model, revision = released
-    asked = v1.ListModelsRequest(filter=f"name = '{model}'")
-    (listed,) = system.registry.ListModels(asked, timeout=SECONDS).models
+    requests = v1.ListModelsRequest(filter=f"name = '{model}'")
+    (listed,) = system.registry.ListModels(requests, timeout=SECONDS).models
     assert len(listed.aliases) == MANY
     assert {(alias.reason, alias.revision) for alias in listed.aliases} == {("", revision)}
     assert system.registry.GetModel(v1.GetModelRequest(name=model), timeout=SECONDS).model == listed
 
 
-def test_a_snapshot_comes_in_parts_and_an_append_in_one_step(system: Up, released: tuple[str, int]) -> None:
+def test_snapshot_is_split_and_append_is_one_step(system: Up, released: tuple[str, int]) -> None:
     model, revision = released
     watch = system.registry.WatchAliases(v1.WatchAliasesRequest(model=model), timeout=SECONDS)
     parts = [next(watch)]
@@ -79,8 +81,8 @@ def test_a_snapshot_comes_in_parts_and_an_append_in_one_step(system: Up, release
     watch.cancel()
     assert len(parts) == 2
     assert parts[-1].position >= revision
-    named = [alias.alias for part in parts for alias in part.snapshot.aliases]
-    assert named == [f"a-{number:03}" for number in range(MANY)]
+    names = [alias.alias for part in parts for alias in part.snapshot.aliases]
+    assert names == [f"a-{number:03}" for number in range(MANY)]
     resumed = system.registry.WatchAliases(
         v1.WatchAliasesRequest(model=model, from_revision=revision - 1), timeout=SECONDS
     )
@@ -88,7 +90,7 @@ def test_a_snapshot_comes_in_parts_and_an_append_in_one_step(system: Up, release
     resumed.cancel()
 
 
-def test_a_release_set_that_no_watch_could_give_whole_is_refused(system: Up, released: tuple[str, int]) -> None:
+def test_release_set_too_large_for_watch_is_rejected(system: Up, released: tuple[str, int]) -> None:
     model, _ = released
     digest = system.upload(b"another")
     system.registry.RegisterVersion(v1.RegisterVersionRequest(model=model, digest=digest), timeout=SECONDS)
@@ -97,7 +99,7 @@ def test_a_release_set_that_no_watch_could_give_whole_is_refused(system: Up, rel
     assert system.refused(system.registry.MoveAliases, request, ACTOR).reason == "MESSAGE_TOO_LARGE"
 
 
-def test_models_versions_runs_and_their_events(system: Up) -> None:
+def test_large_models_versions_runs_and_events_are_paged_by_size(system: Up) -> None:
     own = new_id()
     tags = {"own": own} | {f"t{number}": "v" * 5_000 for number in range(160)}
     digest, experiment = system.upload(), system.new_experiment()
@@ -107,11 +109,11 @@ def test_models_versions_runs_and_their_events(system: Up) -> None:
         system.registry.RegisterVersion(version, timeout=SECONDS)
         run = v1.StartRunRequest(run_id=new_id(), experiment_id=experiment, tags=tags)
         system.tracking.StartRun(run, timeout=SECONDS)
-    asked: list[tuple[Callable[..., Any], Message, str]] = [
+    requests: list[tuple[Callable[..., Any], Message, str]] = [
         (system.registry.ListModels, v1.ListModelsRequest(filter=f"tags.own = '{own}'"), "models"),
         (system.registry.ListVersions, v1.ListVersionsRequest(model=f"{own}-0"), "versions"),
         (system.tracking.ListRuns, v1.ListRunsRequest(experiment_id=experiment), "runs"),
         (system.audit.ListEvents, v1.ListEventsRequest(type="VersionRegistered", model=f"{own}-0"), "events"),
     ]
-    for ask, request, rows in asked:
-        assert len(check_pages(pages(ask, request), rows)) == 4
+    for method, request, rows in requests:
+        assert len(check_pages(read_pages(method, request), rows)) == 4

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from rollforward import v1
 from services.series.columns import Points, pack
-from tests.integration.registry.overtaken import Case, Prepared, lose_artifact
+from tests.integration.registry.registry_cases import Case, Prepared, lose_artifact
 from tests.integration.two_writers import Writers
 from tests.integration.up import SECONDS, Client, new_id
 
@@ -128,7 +128,7 @@ def _files_are_lost(writers: Writers) -> Prepared:
 
 
 TRACKING = [
-    Case("tracking", "CreateExperiment", _experiment_stays, now="EXPERIMENT_EXISTS"),
+    Case("tracking", "CreateExperiment", _experiment_stays, repeated_refusal="EXPERIMENT_EXISTS"),
     Case("tracking", "DeleteExperiment", _on_experiment(lambda e, _: v1.DeleteExperimentRequest(experiment_id=e))),
     Case(
         "tracking",
@@ -139,24 +139,24 @@ TRACKING = [
         "tracking",
         "RenameExperiment",
         _on_experiment(lambda e, _: v1.RenameExperimentRequest(experiment_id=e, new_name=new_id())),
-        now="EXPERIMENT_DELETED",
+        repeated_refusal="EXPERIMENT_DELETED",
     ),
     Case(
         "tracking",
         "ChangeExperimentTags",
         _on_experiment(lambda e, _: v1.ChangeExperimentTagsRequest(experiment_id=e, set={"a": "b"})),
-        now="EXPERIMENT_DELETED",
+        repeated_refusal="EXPERIMENT_DELETED",
     ),
-    Case("tracking", "StartRun", _run_of_deleted_experiment, now="RUN_EXISTS"),
-    Case("tracking", "ResumeRun", _resumed_run_is_deleted, now="RUN_DELETED"),
+    Case("tracking", "StartRun", _run_of_deleted_experiment, repeated_refusal="RUN_EXISTS"),
+    Case("tracking", "ResumeRun", _resumed_run_is_deleted, repeated_refusal="RUN_DELETED"),
     Case("tracking", "DeleteRun", _on_run(lambda r, _: v1.DeleteRunRequest(run_id=r))),
     Case("tracking", "RestoreRun", _on_run(lambda r, _: v1.RestoreRunRequest(run_id=r), deleted=True)),
     # A deleted run ends, and takes points that come late.
     Case("tracking", "FinishRun", _on_run(lambda r, _: v1.FinishRunRequest(run_id=r, status=v1.RUN_STATUS_FINISHED))),
-    Case("tracking", "LogBatch", _on_run(_points), now=None),
-    Case("tracking", "LogArtifact", _artifact_is_lost, now="ARTIFACT_NOT_FOUND"),
+    Case("tracking", "LogBatch", _on_run(_points), repeated_refusal=None),
+    Case("tracking", "LogArtifact", _artifact_is_lost, repeated_refusal="ARTIFACT_NOT_FOUND"),
     *(
-        Case("tracking", method, _on_run(make), now="RUN_DELETED")
+        Case("tracking", method, _on_run(make), repeated_refusal="RUN_DELETED")
         for method, make in (
             ("LogBatch", lambda r, _: v1.LogBatchRequest(run_id=r, params={"a": "b"})),
             ("LogLineage", _lineage),
@@ -165,16 +165,16 @@ TRACKING = [
             ("DescribeRun", lambda r, _: v1.DescribeRunRequest(run_id=r, description="d")),
         )
     ),
-    Case("logged_models", "CreateLoggedModel", _new_logged_model_stays, now="LOGGED_MODEL_EXISTS"),
+    Case("logged_models", "CreateLoggedModel", _new_logged_model_stays, repeated_refusal="LOGGED_MODEL_EXISTS"),
     Case("logged_models", "DeleteLoggedModel", _on_logged_model(lambda m, _: v1.DeleteLoggedModelRequest(model_id=m))),
     Case(
         "logged_models",
         "RestoreLoggedModel",
         _on_logged_model(lambda m, _: v1.RestoreLoggedModelRequest(model_id=m), deleted=True),
     ),
-    Case("logged_models", "LogLoggedModelArtifact", _files_are_lost, now="ARTIFACT_NOT_FOUND"),
+    Case("logged_models", "LogLoggedModelArtifact", _files_are_lost, repeated_refusal="ARTIFACT_NOT_FOUND"),
     *(
-        Case("logged_models", method, _on_logged_model(make), now="LOGGED_MODEL_DELETED")
+        Case("logged_models", method, _on_logged_model(make), repeated_refusal="LOGGED_MODEL_DELETED")
         for method, make in (
             ("LogLoggedModel", lambda m, _: v1.LogLoggedModelRequest(model_id=m, params={"a": "b"})),
             (
@@ -219,8 +219,8 @@ def _pod_stays_stopped(writers: Writers) -> Prepared:
 
 
 SERVING = [
-    Case("serving", "StartPod", _new_pod_stops, now="POD_EXISTS"),
-    Case("serving", "AcknowledgeAssignment", _pod_that_applied_stops, now="POD_STOPPED"),
+    Case("serving", "StartPod", _new_pod_stops, repeated_refusal="POD_EXISTS"),
+    Case("serving", "AcknowledgeAssignment", _pod_that_applied_stops, repeated_refusal="POD_STOPPED"),
     Case("serving", "StopPod", _pod_stays_stopped),
 ]
 
@@ -269,16 +269,16 @@ def _skipping_webhook_is_deleted(writers: Writers) -> Prepared:
 
 
 WEBHOOKS = [
-    Case("webhooks", "CreateWebhook", _new_webhook_is_deleted, now=None),
+    Case("webhooks", "CreateWebhook", _new_webhook_is_deleted, repeated_refusal=None),
     Case(
         "webhooks",
         "DeleteWebhook",
         _on_webhook(lambda w: v1.DeleteWebhookRequest(webhook_id=w), stays=True),
-        now="WEBHOOK_NOT_FOUND",
+        repeated_refusal="WEBHOOK_NOT_FOUND",
     ),
-    Case("webhooks", "ResumeWebhook", _skipping_webhook_is_deleted, now="WEBHOOK_NOT_FOUND"),
+    Case("webhooks", "ResumeWebhook", _skipping_webhook_is_deleted, repeated_refusal="WEBHOOK_NOT_FOUND"),
     *(
-        Case("webhooks", method, _on_webhook(make), now="WEBHOOK_NOT_FOUND")
+        Case("webhooks", method, _on_webhook(make), repeated_refusal="WEBHOOK_NOT_FOUND")
         for method, make in (
             ("UpdateWebhook", lambda w: v1.UpdateWebhookRequest(webhook_id=w, description="d")),
             ("RotateWebhookSecret", lambda w: v1.RotateWebhookSecretRequest(webhook_id=w)),

@@ -1,4 +1,4 @@
-"""Moves that may not be what was meant: to a new alias that is near another, to where it is, to what cannot be used."""
+"""Warnings about possible mistakes: an alias with a similar name, a move without effect, an unusable version."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import pytest
 import rollforward as rf
 from rollforward import v1
 from tests.integration.cli.command_line import Cli, answer
-from tests.integration.registry.scored import moving
+from tests.integration.registry.scored_models import move_request
 from tests.integration.registry.test_schedules import schedule, seconds_from_now
 from tests.integration.up import ACTOR, SECONDS, Up, new_id
 
 
 @pytest.fixture
 def client(system: Up) -> Iterator[rf.Client]:
-    """The SDK's connection."""
+    """Connect a client of the SDK."""
     with rf.Client(system.address, actor="Ann") as connection:
         yield connection
 
 
 @pytest.fixture
 def protected(system: Up, model: str) -> Iterator[str]:
-    """A model with the aliases champion, which a policy protects, and challenger."""
+    """Create a model with the aliases champion, protected by a policy, and challenger."""
     policy = v1.Policy(name=f"p-{model}", models=model, aliases="champion", reason_required=True)
     system.policies.SetPolicy(v1.SetPolicyRequest(policy=policy), timeout=SECONDS)
     system.move(model, 1)
@@ -34,48 +34,48 @@ def protected(system: Up, model: str) -> Iterator[str]:
 
 
 def near(created: v1.NewAlias) -> list[tuple[str, int, bool]]:
-    """What a response says of near names."""
-    return [(one.alias, one.version, bool(one.policies)) for one in created.near]
+    """Return the similar aliases in a response."""
+    return [(alias.alias, alias.version, bool(alias.policies)) for alias in created.near]
 
 
 @pytest.mark.parametrize("typed", ["champoin", "Champion", "champion-", "chmpion", "CHAMPION"])
-def test_a_move_that_creates_an_alias_names_near_ones(system: Up, protected: str, typed: str) -> None:
-    response = system.registry.MoveAlias(moving(protected, 1, typed), timeout=SECONDS)
+def test_move_that_creates_alias_names_similar_ones(system: Up, protected: str, typed: str) -> None:
+    response = system.registry.MoveAlias(move_request(protected, 1, typed), timeout=SECONDS)
     assert response.moved
     assert (response.created.model, response.created.alias) == (protected, typed)
     assert ("champion", 1, True) in near(response.created)
 
 
-def test_a_move_that_creates_an_alias_like_no_other_names_none(system: Up, protected: str) -> None:
-    response = system.registry.MoveAlias(moving(protected, 1, "nightly"), timeout=SECONDS)
+def test_move_that_creates_distinct_alias_names_none(system: Up, protected: str) -> None:
+    response = system.registry.MoveAlias(move_request(protected, 1, "nightly"), timeout=SECONDS)
     assert response.HasField("created")
     assert near(response.created) == []
 
 
-def test_an_alias_that_only_a_policy_names_is_near_too(system: Up, model: str, protected: str) -> None:
+def test_alias_named_only_by_policy_is_similar(system: Up, model: str, protected: str) -> None:
     system.registry.RemoveAlias(v1.RemoveAliasRequest(model=model, alias="champion", reason="r"), timeout=SECONDS)
-    response = system.registry.MoveAlias(moving(protected, 1, "champoin"), timeout=SECONDS)
+    response = system.registry.MoveAlias(move_request(protected, 1, "champoin"), timeout=SECONDS)
     assert near(response.created) == [("champion", 0, True)]
 
 
-def test_a_move_of_an_alias_that_is_set_creates_none(system: Up, protected: str) -> None:
-    request = moving(protected, 2, reason="better", request_id=new_id())
+def test_move_of_existing_alias_creates_none(system: Up, protected: str) -> None:
+    request = move_request(protected, 2, reason="better", request_id=new_id())
     for _ in range(2):
         response = system.registry.MoveAlias(request, timeout=SECONDS)
         assert (response.moved, response.HasField("created")) == (True, False)
 
 
-def test_a_repeated_request_says_again_that_it_created(system: Up, protected: str) -> None:
-    request = moving(protected, 1, "champoin", request_id=new_id())
+def test_repeated_request_reports_creation_again(system: Up, protected: str) -> None:
+    request = move_request(protected, 1, "champoin", request_id=new_id())
     first, second = (system.registry.MoveAlias(request, timeout=SECONDS).created for _ in range(2))
     assert first == second
     assert first.near
 
 
-def test_a_release_set_and_a_schedule_name_near_ones_too(system: Up, protected: str) -> None:
+def test_release_set_and_schedule_name_similar_aliases(system: Up, protected: str) -> None:
     targets = [v1.AliasTarget(model=protected, alias=alias, version=1) for alias in ("challenger", "champoin")]
     released = system.registry.MoveAliases(v1.MoveAliasesRequest(targets=targets, reason="r"), timeout=SECONDS)
-    assert [(one.alias, near(one)[0]) for one in released.created] == [("champoin", ("champion", 1, True))]
+    assert [(created.alias, near(created)[0]) for created in released.created] == [("champoin", ("champion", 1, True))]
     request = v1.ScheduleMoveRequest(model=protected, alias="chmpion", version=1, at=seconds_from_now(3600))
     scheduled = system.registry.ScheduleMove(request, timeout=SECONDS)
     assert ("champion", 1, True) in near(scheduled.creates)
@@ -84,13 +84,13 @@ def test_a_release_set_and_a_schedule_name_near_ones_too(system: Up, protected: 
 
 
 @pytest.mark.parametrize("seconds", [-3600.0, -1.0, 0.0, -315_360_000.0])
-def test_a_time_that_has_passed_is_refused(system: Up, model: str, seconds: float) -> None:
+def test_schedule_in_past_is_rejected(system: Up, model: str, seconds: float) -> None:
     request = v1.ScheduleMoveRequest(model=model, alias="champion", version=1, at=seconds_from_now(seconds))
     error = system.refused(system.registry.ScheduleMove, request)
     assert (error.reason, error.metadata["field"]) == ("INVALID_TIME", "at")
 
 
-def test_a_repeated_schedule_is_answered_as_the_first_after_its_time_too(system: Up, model: str) -> None:
+def test_repeated_schedule_returns_first_response_after_its_time(system: Up, model: str) -> None:
     request = v1.ScheduleMoveRequest(
         model=model, alias="champion", version=1, at=seconds_from_now(0.3), request_id=new_id()
     )
@@ -100,7 +100,7 @@ def test_a_repeated_schedule_is_answered_as_the_first_after_its_time_too(system:
     assert system.registry.ScheduleMove(request, metadata=ACTOR, timeout=SECONDS).schedule == first
 
 
-def test_the_sdk_warns_of_near_names_and_of_a_reason_that_is_not_recorded(client: rf.Client, protected: str) -> None:
+def test_sdk_warns_of_similar_names_and_unrecorded_reason(client: rf.Client, protected: str) -> None:
     with pytest.warns(rf.RollforwardWarning, match=r"Did you mean @champion \(v1, protected by policy"):
         client.aliases.move(f"{protected}@champoin", 1)
     with pytest.warns(rf.RollforwardWarning, match="unchanged"):
@@ -113,7 +113,7 @@ def test_the_sdk_warns_of_near_names_and_of_a_reason_that_is_not_recorded(client
         assert client.aliases.move(f"{protected}@challenger", 2).version == 2
 
 
-def test_a_status_that_aliases_suffer_from_is_warned_of(system: Up, client: rf.Client, protected: str) -> None:
+def test_sdk_warns_of_status_that_breaks_aliases(system: Up, client: rf.Client, protected: str) -> None:
     system.move(protected, 2, "stage")
     schedule(system, protected, 2, 3600.0)
     with pytest.warns(rf.RollforwardWarning) as caught:
@@ -134,10 +134,10 @@ def test_a_status_that_aliases_suffer_from_is_warned_of(system: Up, client: rf.C
         client.models.delete(protected)
 
 
-def test_the_command_line_says_created_and_unchanged(cli: Cli, protected: str) -> None:
-    made = cli("aliases", "move", f"{protected}@champoin", "1")
-    assert (made.returncode, "created" in made.stdout) == (0, True)
-    assert "@champion (v1, protected by policy" in made.stderr
+def test_command_line_reports_created_and_unchanged(cli: Cli, protected: str) -> None:
+    created = cli("aliases", "move", f"{protected}@champoin", "1")
+    assert (created.returncode, "created" in created.stdout) == (0, True)
+    assert "@champion (v1, protected by policy" in created.stderr
     again = cli("aliases", "move", f"{protected}@champoin", "1", "--reason", "again")
     assert (again.returncode, "unchanged" in again.stdout) == (0, True)
     assert "reason was not recorded" in again.stderr
