@@ -154,7 +154,7 @@ class BothStores:
             request = v1.ListRunsRequest(
                 experiment_id=home, filter=asked, order_by=", ".join(orders), page_size=2, page_token=token
             )
-            answer = self._ours.ask(lambda connection: queries.list_runs(connection, request))
+            answer = self._ours.query(lambda connection: queries.list_runs(connection, request))
             return [run.run_id for run in answer.runs], answer.next_page_token
 
         return _or_refused(theirs), _or_refused(lambda: all_pages(page))
@@ -168,7 +168,7 @@ class BothStores:
 
         def page(token: str) -> tuple[list[str], str]:
             request = v1.ListExperimentsRequest(filter=asked, order_by=", ".join(orders), page_size=2, page_token=token)
-            answer = self._ours.ask(lambda connection: queries.list_experiments(connection, request))
+            answer = self._ours.query(lambda connection: queries.list_experiments(connection, request))
             return [experiment.name for experiment in answer.experiments], answer.next_page_token
 
         return _or_refused(theirs), _or_refused(lambda: all_pages(page))
@@ -195,17 +195,17 @@ class BothStores:
                 page_size=2,
                 page_token=token,
             )
-            answer = self._ours.ask(lambda connection: queries.list_logged_models(connection, request))
+            answer = self._ours.query(lambda connection: queries.list_logged_models(connection, request))
             return [model.model_id for model in answer.models], answer.next_page_token
 
         return _or_refused(theirs), _or_refused(lambda: all_pages(page))
 
 
-def _or_refused(ask: Callable[[], list[str]]) -> list[str]:
+def _or_refused(query: Callable[[], list[str]]) -> list[str]:
     from mlflow.exceptions import MlflowException
 
     try:
-        return ask()
+        return query()
     except (MlflowException, Rejected):
         return REFUSED
 

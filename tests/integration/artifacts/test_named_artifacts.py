@@ -60,5 +60,5 @@ def test_runs_and_logged_models_reference_current_artifacts(location: str) -> No
     rows.append(v1.RunDeleted(run_id=other), v1.LoggedModelDeleted(model_id=model))
     rows.append(v1.ExperimentDeleted(experiment_id=experiment))
     assert without
-    assert rows.ask(live_digests.of_runs_and_models) == {B, C, E}
+    assert rows.query(live_digests.of_runs_and_models) == {B, C, E}
     rows.close()

@@ -1,4 +1,4 @@
-"""Jobs that die are shown as such, and jobs that live never are: with real processes, killed and stopped."""
+"""Heartbeats with real processes: killed and paused jobs are lost, running ones never are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.integration.up import SECONDS, Client, new_id
 from tests.timeouts import scaled
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("liveness"), pytest.mark.busy]
-PATIENCE = round(scaled(2))
+TIMEOUT = round(scaled(2))
 LOST, RUNNING = v1.RUN_STATUS_LOST, v1.RUN_STATUS_RUNNING
 
 
@@ -41,7 +41,7 @@ class System:
         self._stack.close()
 
     def client(self) -> Client:
-        """A client of the process of now."""
+        """Return a client of the current process."""
         pid = self.services.program.pid
         if pid not in self._clients:
             self._clients[pid] = Client(self.services.address)
@@ -49,51 +49,54 @@ class System:
         return self._clients[pid]
 
     def finish(self, run_id: str) -> None:
-        """Ends a run."""
+        """Finish a run."""
         request = v1.FinishRunRequest(run_id=run_id, status=v1.RUN_STATUS_FINISHED)
         self.client().tracking.FinishRun(request, timeout=SECONDS)
 
     def start(self) -> str:
-        """A run whose job promises to stay in touch; its id."""
+        """Start a run with heartbeats; return its id."""
         run_id, client = new_id(), self.client()
         request = v1.StartRunRequest(run_id=run_id, experiment_id=client.new_experiment(), heartbeat=True)
         client.tracking.StartRun(request, timeout=SECONDS)
         return run_id
 
-    def job(self, how: str, run_id: str) -> Program:
-        """The job of a run."""
-        file = Path(__file__).with_name("job.py")
-        command = [sys.executable, str(file), how, self.services.address, run_id]
+    def job(self, mode: str, run_id: str) -> Program:
+        """Start the job of a run."""
+        file = Path(__file__).with_name("heartbeat_job.py")
+        command = [sys.executable, str(file), mode, self.services.address, run_id]
         program = Program(command, self._home / f"{run_id}.log")
         self._stack.callback(program.kill)
         return program
 
     def attended(self) -> tuple[str, Program]:
-        """A run and its job, which is in touch."""
+        """Start a run and its job, and wait for the first heartbeat."""
         run_id = self.start()
         job = self.job("attends", run_id)
-        job.line(f"attended with a patience of {PATIENCE} s")
+        job.line(f"attended, timeout={TIMEOUT} s")
         return run_id, job
 
     def status(self, run_id: str) -> v1.RunStatus.ValueType:
-        """Where a run stands."""
+        """Return the status of a run."""
         return self.run(run_id).status
 
     def run(self, run_id: str) -> v1.Run:
-        """A run as it is now."""
+        """Return a run."""
         client = self.client()
-        behind = (("rollforward-min-position", f"tracking={client.heads()['tracking']}"),)
-        return client.tracking.GetRun(v1.GetRunRequest(run_id=run_id), metadata=behind, timeout=SECONDS).run
+        headers_at_head = (("rollforward-min-position", f"tracking={client.heads()['tracking']}"),)
+        return client.tracking.GetRun(v1.GetRunRequest(run_id=run_id), metadata=headers_at_head, timeout=SECONDS).run
 
     def losses(self, *run_ids: str) -> list[int]:
-        """How often each run was lost, ever."""
+        """Count how often each run was lost."""
         client = self.client()
-        behind = (("rollforward-min-position", f"tracking={client.heads()['tracking']}"),)
-        asked = [v1.ListEventsRequest(stream=f"run/{run_id}", type=_name(v1.RunLost)) for run_id in run_ids]
-        return [len(client.audit.ListEvents(ask, metadata=behind, timeout=SECONDS).events) for ask in asked]
+        headers_at_head = (("rollforward-min-position", f"tracking={client.heads()['tracking']}"),)
+        requests = [v1.ListEventsRequest(stream=f"run/{run_id}", type=_name(v1.RunLost)) for run_id in run_ids]
+        return [
+            len(client.audit.ListEvents(request, metadata=headers_at_head, timeout=SECONDS).events)
+            for request in requests
+        ]
 
-    def outlive(self) -> None:
-        """Waits until a run that nobody attends, and that begins now, was lost."""
+    def outlast_timeout(self) -> None:
+        """Wait until a new run without a job is lost."""
         run_id = self.start()
         until(lambda: self.status(run_id) == LOST, "a run without a job is lost", SECONDS)
 
@@ -104,16 +107,16 @@ def _name(event: type[Message]) -> str:
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """A running system, the same for all tests: whatever happens to it, it comes back."""
+    """Run one system for all tests: it survives every outage."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROLLFORWARD_ATTENDANCE_PATIENCE", str(PATIENCE))
+        patch.setenv("ROLLFORWARD_ATTENDANCE_PATIENCE", str(TIMEOUT))
         with System(tmp_path_factory.mktemp("liveness")) as running:
             yield running
 
 
 @pytest.fixture(scope="module")
 def blocked(system: System) -> tuple[str, Program]:
-    """A run whose job holds the interpreter's lock for long, while other tests go on, and the job."""
+    """Start a run whose job holds the interpreter's lock for long, while other tests continue."""
     run_id = system.start()
     job = system.job("blocks", run_id)
     job.line("blocked")
@@ -122,7 +125,7 @@ def blocked(system: System) -> tuple[str, Program]:
 
 @pytest.fixture(scope="module")
 def switched_off(system: System) -> tuple[str, Program]:
-    """A run whose job's host was switched off, and the job: it stands still, and answers no ping."""
+    """Start a run and pause its job, as if its host were switched off: it answers no ping."""
     run_id, job = system.attended()
     os.kill(job.pid, signal.SIGSTOP)
     return run_id, job
@@ -130,17 +133,17 @@ def switched_off(system: System) -> tuple[str, Program]:
 
 @pytest.fixture(scope="module")
 def living(system: System) -> tuple[str, str]:
-    """Runs whose jobs live through all outages: one is attended, one logs."""
+    """Start runs whose jobs survive all outages: one sends heartbeats, one logs."""
     attends, _ = system.attended()
     logs = system.start()
     system.job("logs", logs).line("logged")
     return attends, logs
 
 
-def stopped(pid: int) -> None:
+def pause(pid: int) -> None:
     """Stop a process for longer than the heartbeat timeout."""
     os.kill(pid, signal.SIGSTOP)
-    time.sleep(1.5 * PATIENCE)  # there is nothing to wait for but time
+    time.sleep(1.5 * TIMEOUT)  # only time can be waited for
     os.kill(pid, signal.SIGCONT)
 
 
@@ -152,7 +155,7 @@ def test_killed_job_is_lost_and_living_job_is_not(system: System, living: tuple[
     after = time.time_ns()
     began = time.monotonic()
     until(lambda: system.status(dead) == LOST, "the run is lost", SECONDS)
-    assert time.monotonic() - began > PATIENCE - 0.5
+    assert time.monotonic() - began > TIMEOUT - 0.5
     run = system.run(dead)
     assert before <= run.last_heard.ToNanoseconds() <= after + 10**9
     assert system.losses(dead, *living) == [1, 0, 0]
@@ -160,21 +163,21 @@ def test_killed_job_is_lost_and_living_job_is_not(system: System, living: tuple[
     assert system.status(dead) == RUNNING
 
 
-def test_end_of_a_run_ends_its_call(system: System) -> None:
+def test_end_of_run_ends_heartbeat_call(system: System) -> None:
     run_id, job = system.attended()
     system.finish(run_id)
     job.line("run ended")
     assert job.wait() == 0
 
 
-def test_job_on_a_vanished_host_is_lost(system: System, switched_off: tuple[str, Program]) -> None:
+def test_job_on_unreachable_host_is_lost(system: System, switched_off: tuple[str, Program]) -> None:
     run_id, job = switched_off
     until(lambda: system.status(run_id) == LOST, "the run is lost", SECONDS)
     os.kill(job.pid, signal.SIGCONT)
     until(lambda: system.status(run_id) == RUNNING, "the run is back", SECONDS)
 
 
-def test_job_that_holds_the_interpreter_lock_is_not_lost(system: System, blocked: tuple[str, Program]) -> None:
+def test_job_that_holds_interpreter_lock_is_not_lost(system: System, blocked: tuple[str, Program]) -> None:
     run_id, job = blocked
     job.line("awake")
     assert system.losses(run_id) == [0]
@@ -184,38 +187,38 @@ def test_job_that_holds_the_interpreter_lock_is_not_lost(system: System, blocked
 
 
 def killed(system: System) -> None:
-    """The services and NATS end as in a crash, and come back."""
+    """Kill the services and NATS, then restart them."""
     system.services.kill()
     system.services.start()
 
 
 def restarted(system: System) -> None:
-    """They are stopped in good order, and come back."""
+    """Stop the services gracefully, then restart them."""
     assert system.services.stop() == 0
     system.services.start()
 
 
 def nats_killed(system: System) -> None:
-    """NATS alone ends as in a crash; the services bring it back."""
+    """Kill NATS alone, which the services restart."""
     system.services.kill_nats()
 
 
 def nats_stopped(system: System) -> None:
-    """NATS does not answer."""
-    stopped(system.services.nats())
+    """Pause NATS."""
+    pause(system.services.nats())
 
 
 def service_stopped(system: System) -> None:
-    """The services stand still."""
-    stopped(system.services.program.pid)
+    """Pause the services."""
+    pause(system.services.program.pid)
 
 
 @pytest.mark.parametrize("outage", [killed, restarted, nats_killed, nats_stopped, service_stopped])
-def test_outages_of_the_service_lose_no_living_run(
+def test_outage_of_service_loses_no_running_job(
     system: System, living: tuple[str, str], outage: Callable[[System], None]
 ) -> None:
     before = system.losses(*living)
     outage(system)
-    system.outlive()
+    system.outlast_timeout()
     assert system.losses(*living) == before
     assert [system.status(run_id) for run_id in living] == [RUNNING, RUNNING]

@@ -1,4 +1,4 @@
-"""Tags and descriptions have one limit, whatever they are of: what a run has can be put on its version."""
+"""Limits of tags and descriptions: the same for every object, so that a run's labels fit its version."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def client(system: Up) -> Iterator[rf.Client]:
         yield connection
 
 
-def taggers(client: rf.Client, system: Up) -> dict[str, Callable[[dict[str, str]], object]]:
-    """What sets tags, by the thing that they are of."""
+def tag_setters(client: rf.Client, system: Up) -> dict[str, Callable[[dict[str, str]], object]]:
+    """Return functions that set tags, by the kind of object."""
     experiment, model, run, logged = f"e-{new_id()}", f"m-{new_id()}", new_id(), f"m-{new_id()}"
-    with client.runs.start(experiment, run_id=run) as live:
+    with client.runs.start(experiment, run_id=run) as created_run:
         pass
     client.logged_models.create(experiment, "logged", model_id=logged)
     client.versions.register(model, digest=system.upload())
     return {
-        "run": lambda tags: client.runs.set_tags(live, tags),
+        "run": lambda tags: client.runs.set_tags(created_run, tags),
         "experiment": lambda tags: client.experiments.set_tags(experiment, tags),
         "logged model": lambda tags: client.logged_models.set_tags(logged, tags),
         "model": lambda tags: client.models.set_tags(model, tags),
@@ -37,15 +37,15 @@ def taggers(client: rf.Client, system: Up) -> dict[str, Callable[[dict[str, str]
     }
 
 
-def test_tags_have_one_limit_in_the_sdk(client: rf.Client, system: Up) -> None:
-    for put in taggers(client, system).values():
-        put(TAG)
+def test_tags_have_same_limit_in_sdk(client: rf.Client, system: Up) -> None:
+    for set_tags in tag_setters(client, system).values():
+        set_tags(TAG)
         with pytest.raises(rf.InvalidRequest) as refused:
-            put(TOO_LONG)
+            set_tags(TOO_LONG)
         assert refused.value.reason == "INVALID_VALUE"
 
 
-def test_tags_have_one_limit_in_the_services(system: Up) -> None:
+def test_tags_have_same_limit_in_services(system: Up) -> None:
     model, run = system.new_model(1), system.new_run()
     logged = v1.CreateLoggedModelRequest(
         experiment_id=system.new_experiment(), model_id=f"m-{new_id()}", name="m", tags=TOO_LONG
@@ -66,7 +66,7 @@ def test_tags_have_one_limit_in_the_services(system: Up) -> None:
             assert system.refused(method, request).reason == reason
 
 
-def test_descriptions_have_one_limit(system: Up) -> None:
+def test_descriptions_have_same_limit(system: Up) -> None:
     model, run = system.new_model(1), system.new_run()
     long, too_long = "é" * 20_000, "é" * 20_001
     system.tracking.DescribeRun(v1.DescribeRunRequest(run_id=run, description=long), timeout=SECONDS)

@@ -1,4 +1,4 @@
-"""Finding experiments and logged models: the same answers from SQLite and PostgreSQL."""
+"""Listing experiments and logged models: SQLite and PostgreSQL agree."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from tests.integration.tracking.tracking_rows import BEGAN_MS, TrackingRows, poi
 
 @pytest.fixture(scope="module", params=BOTH)
 def rows(request: pytest.FixtureRequest) -> Iterator[TrackingRows]:
-    """Rows that are only read."""
-    with place(request) as where, tracking_rows(where) as found:
-        yield laid(found)
+    """Yield rows that tests only read."""
+    with place(request) as location, tracking_rows(location) as empty:
+        yield write_examples(empty)
 
 
 @pytest.fixture(params=BOTH)
-def own(request: pytest.FixtureRequest) -> Iterator[TrackingRows]:
-    """The same, for a test that writes."""
-    with place(request) as where, tracking_rows(where) as found:
-        yield laid(found)
+def own_rows(request: pytest.FixtureRequest) -> Iterator[TrackingRows]:
+    """Yield the same rows, for a test that writes."""
+    with place(request) as location, tracking_rows(location) as empty:
+        yield write_examples(empty)
 
 
-def laid(rows: TrackingRows) -> TrackingRows:
-    """Four experiments, created a second apart, and logged models m, n and o in the first one, p in the second."""
+def write_examples(rows: TrackingRows) -> TrackingRows:
+    """Write four experiments, a second apart, with logged models m, n and o in the first one and p in the second."""
     rows.experiment("alpha", team="risk")
     rows.experiment("beta", team="Risk", note="x")
     rows.experiment("Gamma")
@@ -54,37 +54,37 @@ def laid(rows: TrackingRows) -> TrackingRows:
     return rows
 
 
-def experiments(
+def list_experiments(
     rows: TrackingRows,
-    asked: str = "",
+    filter_text: str = "",
     order_by: str = "",
     lifecycle: v1.Lifecycle.ValueType = v1.LIFECYCLE_UNSPECIFIED,
 ) -> list[str]:
-    """The names of the experiments that are listed."""
+    """List experiments in pages of two and return their names."""
 
     def page(token: str) -> tuple[list[str], str]:
         request = v1.ListExperimentsRequest(
-            filter=asked, order_by=order_by, lifecycle=lifecycle, page_size=2, page_token=token
+            filter=filter_text, order_by=order_by, lifecycle=lifecycle, page_size=2, page_token=token
         )
-        found = rows.ask(lambda connection: runs.list_experiments(connection, request))
-        return [one.name for one in found.experiments], found.next_page_token
+        found = rows.query(lambda connection: runs.list_experiments(connection, request))
+        return [experiment.name for experiment in found.experiments], found.next_page_token
 
     return all_pages(page)
 
 
-def models(
+def list_models(
     rows: TrackingRows,
-    asked: str = "",
+    filter_text: str = "",
     order_by: str = "",
     experiment_ids: tuple[str, ...] = ("1",),
     datasets: tuple[v1.Dataset, ...] = (),
     lifecycle: v1.Lifecycle.ValueType = v1.LIFECYCLE_UNSPECIFIED,
 ) -> str:
-    """The names of the logged models that are listed."""
+    """List logged models in pages of two and return their names."""
 
     def page(token: str) -> tuple[list[str], str]:
         request = v1.ListLoggedModelsRequest(
-            filter=asked,
+            filter=filter_text,
             order_by=order_by,
             experiment_ids=experiment_ids,
             datasets=datasets,
@@ -92,14 +92,14 @@ def models(
             page_size=2,
             page_token=token,
         )
-        found = rows.ask(lambda connection: runs.list_logged_models(connection, request))
-        return [one.name for one in found.models], found.next_page_token
+        found = rows.query(lambda connection: runs.list_logged_models(connection, request))
+        return [model.name for model in found.models], found.next_page_token
 
     return "".join(all_pages(page))
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("filter_text", "expected"),
     [
         ("", ["delta", "Gamma", "beta", "alpha"]),
         ("name = 'beta'", ["beta"]),
@@ -117,13 +117,13 @@ def models(
         ("tags.note IN ('x', 'y')", ["delta", "beta"]),
     ],
 )
-def test_filters_of_experiments(rows: TrackingRows, asked: str, expected: list[str]) -> None:
-    assert experiments(rows, asked) == expected
+def test_experiments_are_filtered(rows: TrackingRows, filter_text: str, expected: list[str]) -> None:
+    assert list_experiments(rows, filter_text) == expected
 
 
-def test_orders_of_experiments(own: TrackingRows) -> None:
+def test_experiments_are_ordered(own_rows: TrackingRows) -> None:
     change = v1.TagChange(key="team", from_value="risk", to_value="fraud")
-    own.append(v1.ExperimentTagsChanged(experiment_id="1", changes=[change]))
+    own_rows.append(v1.ExperimentTagsChanged(experiment_id="1", changes=[change]))
     for order_by, expected in {
         "name": ["Gamma", "alpha", "beta", "delta"],
         "name DESC": ["delta", "beta", "alpha", "Gamma"],
@@ -131,37 +131,37 @@ def test_orders_of_experiments(own: TrackingRows) -> None:
         "creation_time DESC": ["delta", "Gamma", "beta", "alpha"],
         "updated DESC, name": ["alpha", "delta", "Gamma", "beta"],
     }.items():
-        assert experiments(own, order_by=order_by) == expected
+        assert list_experiments(own_rows, order_by=order_by) == expected
 
 
-def test_deleted_experiments(own: TrackingRows) -> None:
-    own.append(v1.ExperimentDeleted(experiment_id="2"))
-    assert experiments(own) == ["delta", "Gamma", "alpha"]
-    assert experiments(own, lifecycle=v1.LIFECYCLE_DELETED) == ["beta"]
-    assert experiments(own, lifecycle=v1.LIFECYCLE_ALL) == ["delta", "Gamma", "beta", "alpha"]
-    assert models(own, experiment_ids=()) == "onm"
-    assert models(own, experiment_ids=(), lifecycle=v1.LIFECYCLE_DELETED) == "p"
+def test_deleted_experiments_are_listed_by_lifecycle(own_rows: TrackingRows) -> None:
+    own_rows.append(v1.ExperimentDeleted(experiment_id="2"))
+    assert list_experiments(own_rows) == ["delta", "Gamma", "alpha"]
+    assert list_experiments(own_rows, lifecycle=v1.LIFECYCLE_DELETED) == ["beta"]
+    assert list_experiments(own_rows, lifecycle=v1.LIFECYCLE_ALL) == ["delta", "Gamma", "beta", "alpha"]
+    assert list_models(own_rows, experiment_ids=()) == "onm"
+    assert list_models(own_rows, experiment_ids=(), lifecycle=v1.LIFECYCLE_DELETED) == "p"
 
 
-def test_a_name_leads_to_the_experiment_that_has_it(own: TrackingRows) -> None:
-    def found(name: str) -> tuple[str, bool]:
-        one = own.ask(lambda connection: runs.experiment(connection, v1.GetExperimentRequest(name=name)))
-        return one.experiment_id, one.deleted
+def test_experiment_is_found_by_current_name(own_rows: TrackingRows) -> None:
+    def find(name: str) -> tuple[str, bool]:
+        experiment = own_rows.query(lambda connection: runs.experiment(connection, v1.GetExperimentRequest(name=name)))
+        return experiment.experiment_id, experiment.deleted
 
-    own.append(v1.ExperimentDeleted(experiment_id="2"))
-    assert found("beta") == ("2", True)
-    taken = own.experiment("beta")
-    assert found("beta") == (taken, False)
-    own.append(v1.ExperimentDeleted(experiment_id=taken))
-    assert found("beta") == (taken, True)
+    own_rows.append(v1.ExperimentDeleted(experiment_id="2"))
+    assert find("beta") == ("2", True)
+    taken = own_rows.experiment("beta")
+    assert find("beta") == (taken, False)
+    own_rows.append(v1.ExperimentDeleted(experiment_id=taken))
+    assert find("beta") == (taken, True)
     for request in (v1.GetExperimentRequest(name="none"), v1.GetExperimentRequest(experiment_id="9")):
         with pytest.raises(Rejected) as refused:
-            own.ask(lambda connection, request=request: runs.experiment(connection, request))  # type: ignore[misc]
+            own_rows.query(lambda connection, request=request: runs.experiment(connection, request))  # type: ignore[misc]
         assert refused.value.reason == "EXPERIMENT_NOT_FOUND"
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("filter_text", "expected"),
     [
         ("", "onm"),
         ("name = 'm'", "m"),
@@ -185,8 +185,8 @@ def test_a_name_leads_to_the_experiment_that_has_it(own: TrackingRows) -> None:
         ("experiment_id = '2'", ""),
     ],
 )
-def test_filters_of_models(rows: TrackingRows, asked: str, expected: str) -> None:
-    assert models(rows, asked) == expected
+def test_models_are_filtered(rows: TrackingRows, filter_text: str, expected: str) -> None:
+    assert list_models(rows, filter_text) == expected
 
 
 @pytest.mark.parametrize(
@@ -203,54 +203,56 @@ def test_filters_of_models(rows: TrackingRows, asked: str, expected: str) -> Non
         ("experiment_id, creation_timestamp_ms DESC", "onm"),
     ],
 )
-def test_orders_of_models(rows: TrackingRows, order_by: str, expected: str) -> None:
-    assert models(rows, order_by=order_by) == expected
+def test_models_are_ordered(rows: TrackingRows, order_by: str, expected: str) -> None:
+    assert list_models(rows, order_by=order_by) == expected
 
 
-def test_datasets_restrict_metrics(rows: TrackingRows) -> None:
+def test_metrics_are_restricted_to_datasets(rows: TrackingRows) -> None:
     iris, other = v1.Dataset(name="iris"), v1.Dataset(name="iris", digest="2")
     everywhere = ("1", "2")
-    assert models(rows, datasets=(iris,), experiment_ids=everywhere) == "pnm"
-    assert models(rows, datasets=(other,), experiment_ids=everywhere) == "n"
-    assert models(rows, "metrics.acc > 0.6", datasets=(iris,)) == "n"
-    assert models(rows, "metrics.acc > 0.6", datasets=(other, v1.Dataset(name="digits"))) == "nm"
-    assert models(rows, order_by="metrics.acc", datasets=(iris,), experiment_ids=everywhere) == "mnp"
+    assert list_models(rows, datasets=(iris,), experiment_ids=everywhere) == "pnm"
+    assert list_models(rows, datasets=(other,), experiment_ids=everywhere) == "n"
+    assert list_models(rows, "metrics.acc > 0.6", datasets=(iris,)) == "n"
+    assert list_models(rows, "metrics.acc > 0.6", datasets=(other, v1.Dataset(name="digits"))) == "nm"
+    assert list_models(rows, order_by="metrics.acc", datasets=(iris,), experiment_ids=everywhere) == "mnp"
 
 
-def test_a_model_is_shown_with_its_metrics(rows: TrackingRows) -> None:
-    found = rows.ask(lambda connection: runs.logged_model(connection, f"m-{1:032x}"))
+def test_model_is_shown_with_its_metrics(rows: TrackingRows) -> None:
+    found = rows.query(lambda connection: runs.logged_model(connection, f"m-{1:032x}"))
     assert (found.name, found.experiment_id, found.status) == ("m", "1", v1.LOGGED_MODEL_STATUS_PENDING)
     assert (dict(found.params), dict(found.tags)) == ({"lr": "0.1"}, {"team": "risk"})
-    assert [(one.dataset_name, one.value, one.run_id) for one in found.metrics] == [
+    assert [(metric.dataset_name, metric.value, metric.run_id) for metric in found.metrics] == [
         ("digits", 0.9, f"{1:032x}"),
         ("iris", 0.5, f"{1:032x}"),
     ]
     with pytest.raises(Rejected) as refused:
-        rows.ask(lambda connection: runs.logged_model(connection, "m-0"))
+        rows.query(lambda connection: runs.logged_model(connection, "m-0"))
     assert refused.value.reason == "LOGGED_MODEL_NOT_FOUND"
 
 
 @pytest.mark.parametrize(
-    ("asked", "order_by", "reason"),
+    ("filter_text", "order_by", "reason"),
     [
         ("experiment_id LIKE '1%'", "", "INVALID_FILTER"),
         ("metrics.acc > 1", "", "INVALID_FILTER"),
         ("", "tags.team", "INVALID_ORDER"),
     ],
 )
-def test_what_is_refused_of_experiments(rows: TrackingRows, asked: str, order_by: str, reason: str) -> None:
+def test_invalid_listing_of_experiments_is_rejected(
+    rows: TrackingRows, filter_text: str, order_by: str, reason: str
+) -> None:
     with pytest.raises(Rejected) as refused:
-        experiments(rows, asked, order_by)
+        list_experiments(rows, filter_text, order_by)
     assert refused.value.reason == reason
 
 
-def test_so_many_datasets_are_looked_at(rows: TrackingRows) -> None:
+def test_number_of_datasets_is_limited(rows: TrackingRows) -> None:
     many = tuple(v1.Dataset(name=f"d{number}", digest="1") for number in range(MAX_DATASETS))
-    assert models(rows, datasets=many) == ""
+    assert list_models(rows, datasets=many) == ""
     with pytest.raises(Rejected) as refused:
-        models(rows, datasets=(*many, v1.Dataset(name="iris")))
+        list_models(rows, datasets=(*many, v1.Dataset(name="iris")))
     assert refused.value.reason == "INVALID_FILTER"
 
 
-def test_models_of_several_experiments(rows: TrackingRows) -> None:
-    assert models(rows, order_by="experiment_id DESC, name", experiment_ids=("1", "2")) == "pmno"
+def test_models_of_several_experiments_are_listed(rows: TrackingRows) -> None:
+    assert list_models(rows, order_by="experiment_id DESC, name", experiment_ids=("1", "2")) == "pmno"

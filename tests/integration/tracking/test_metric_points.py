@@ -1,4 +1,4 @@
-"""Histories, pages and intervals of metric points, on both databases, against plain lists of points."""
+"""Histories, pages and intervals of metric points, on both databases, compared with plain lists of points."""
 
 from __future__ import annotations
 
@@ -41,59 +41,61 @@ SIZES = st.sampled_from([1, 2, PIECE_POINTS - 1, PIECE_POINTS + 1, 700, CHUNK_PO
 
 
 class Tracking:
-    """The rows of tracking behind a log in memory; each run is a new one."""
+    """The rows of tracking over a log in memory."""
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, location: str) -> None:
         self._loop = asyncio.new_event_loop()
         self._log = MemoryStore("tracking", tracking.EVENTS)
         self._tail = Tail(self._log)
-        self.rows = Projector(self._tail, TrackingProjection(), Database(place))
+        self.rows = Projector(self._tail, TrackingProjection(), Database(location))
         self.do(self._tail.start())
         self.do(self.rows.start())
 
-    def do(self, job: Coroutine[Any, Any, T]) -> T:
-        """Does a job on the loop."""
-        return self._loop.run_until_complete(job)
+    def do(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop."""
+        return self._loop.run_until_complete(coroutine)
 
-    def all(self, answers: AsyncGenerator[T]) -> list[T]:
-        """All answers of a stream."""
+    def all(self, responses: AsyncGenerator[T]) -> list[T]:
+        """Return all responses of a stream."""
 
         async def work() -> list[T]:
-            return [answer async for answer in answers]
+            return [response async for response in responses]
 
         return self.do(work())
 
     def stop(self) -> None:
-        """Stops it."""
+        """Stop the rows, the tail and the loop."""
         self.do(self.rows.stop())
         self.do(self._tail.stop())
         self._loop.close()
 
     def start_run(self) -> str:
-        """A new run."""
+        """Start a run; return its id."""
         run_id = uuid.uuid4().hex
         self._append(v1.RunStarted(run_id=run_id, experiment_id="1"))
         return run_id
 
     def log(self, run_id: str, key: str, points: Sequence[Point]) -> None:
-        """Logs points at once; returns when they are in the rows."""
+        """Log points in one batch and wait until they are in the rows."""
         self._append(v1.MetricsLogged(run_id=run_id, series=[packed(key, points)]))
 
     def history(self, run_id: str, key: str, **steps: int) -> list[Point]:
-        """All points of a metric."""
+        """Return all points of a metric."""
         request = v1.GetMetricHistoryRequest(run_id=run_id, key=key, **steps)
-        found = [unpacked(response.series) for response in self.all(statements.history(self.rows, request))]
-        assert all(0 < len(part) <= statements.HISTORY_POINTS for part in found)
-        return list(itertools.chain(*found))
+        parts = [unpacked(response.series) for response in self.all(statements.history(self.rows, request))]
+        assert all(0 < len(part) <= statements.HISTORY_POINTS for part in parts)
+        return list(itertools.chain(*parts))
 
     def page(self, run_id: str, key: str, size: int = 0, token: str = "") -> v1.ListMetricPointsResponse:
-        """A page of a metric's points."""
+        """Return a page of a metric's points."""
         request = v1.ListMetricPointsRequest(run_id=run_id, key=key, page_size=size, page_token=token)
         return self.do(self.rows.query(lambda connection: statements.page(connection, request)))
 
-    def intervals(self, run_ids: Sequence[str], keys: Sequence[str], **how: Any) -> list[v1.GetMetricIntervalsResponse]:
-        """Metrics in intervals."""
-        request = v1.GetMetricIntervalsRequest(run_ids=run_ids, keys=keys, **how)
+    def intervals(
+        self, run_ids: Sequence[str], keys: Sequence[str], **options: Any
+    ) -> list[v1.GetMetricIntervalsResponse]:
+        """Return metrics in intervals."""
+        request = v1.GetMetricIntervalsRequest(run_ids=run_ids, keys=keys, **options)
         return self.all(drawings.intervals(self.rows, request))
 
     def _append(self, payload: Message) -> None:
@@ -105,7 +107,7 @@ class Tracking:
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
-    """Tracking over either database."""
+    """Yield tracking over each database."""
     if request.param == "sqlite":
         yield from running(str(tmp_path_factory.mktemp("rows")))
     else:
@@ -114,46 +116,46 @@ def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             yield from running(url)
 
 
-def running(place: str) -> Iterator[Tracking]:
-    """Tracking over a database, until the tests are done."""
-    started = Tracking(place)
+def running(location: str) -> Iterator[Tracking]:
+    """Yield tracking over a database, and stop it after the tests."""
+    started = Tracking(location)
     yield started
     started.stop()
 
 
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Histories are put in order by few points at a time, and few intervals are counted at once."""
+    """Order histories in small windows, and count few intervals at a time."""
     monkeypatch.setattr(statements, "WINDOW_POINTS", 1500)
     monkeypatch.setattr(statements, "HISTORY_POINTS", 999)
     monkeypatch.setattr(drawings, "MAX_BUCKETS", 700)
 
 
 def packed(key: str, points: Sequence[Point]) -> v1.Series:
-    """Points as they are logged."""
+    """Pack points as they are logged."""
     steps, times, values = zip(*points, strict=True)
     return pack(key, Points(np.array(steps, np.int64), np.array(times, np.int64), np.array(values, float)))
 
 
 def unpacked(series: v1.Series) -> list[Point]:
-    """Points as they are answered."""
+    """Unpack points of a response."""
     points = unpack(series)
     return list(zip(points.steps.tolist(), points.timestamps.tolist(), points.values.tolist(), strict=True))
 
 
 def text(points: Sequence[Point]) -> list[str]:
-    """Points in a form in which NaN is equal to NaN."""
+    """Return points in a form in which NaN equals NaN."""
     return [repr(point) for point in points]
 
 
 def in_order(points: Sequence[Point]) -> list[Point]:
-    """By step and time; points alike in both as they came."""
+    """Sort points by step and time, then by arrival."""
     return sorted(points, key=lambda point: point[:2])
 
 
 @st.composite
 def stretches(draw: st.DrawFn) -> list[Point]:
-    """Points as a job logs them at once: steps on, back or at a stand; times too."""
+    """Draw points as a job logs them in a batch: steps and times increase, decrease or repeat."""
     size, stride = draw(SIZES), draw(st.sampled_from([-1, 0, 1, 1, 7]))
     first, began, pace = draw(st.integers(-3000, 3000)), draw(st.integers(0, 9)), draw(st.sampled_from([-1, 0, 1]))
     kinds = draw(st.lists(st.sampled_from([NAN, -INF, -0.0, 0.25, -3.5, 1e9, INF]), min_size=1, max_size=3))
@@ -181,24 +183,24 @@ def test_histories_and_pages_have_all_points_in_order(
 
 
 def paged(system: Tracking, run_id: str, size: int, limit: int) -> list[Point]:
-    """The points of the first pages."""
-    found: list[Point] = []
+    """Return the points of the first pages."""
+    points: list[Point] = []
     token = ""
     for _ in range(limit):
         page = system.page(run_id, "loss", size, token)
-        found += unpacked(page.series)
+        points += unpacked(page.series)
         if not (token := page.next_page_token):
             break
-    return found
+    return points
 
 
-def test_pages_go_on_where_they_were_while_later_points_come(system: Tracking) -> None:
+def test_pages_continue_despite_later_points(system: Tracking) -> None:
     run_id, found, token, step = system.start_run(), list[Point](), "", 0
     logged: list[Point] = []
     for size in (10, 50, 1, 63, 900, 2000, 5):
-        news = [(step + at, 0, float(at)) for at in range(size)]
-        step, logged = step + size, logged + news
-        system.log(run_id, "loss", news)
+        new_points = [(step + at, 0, float(at)) for at in range(size)]
+        step, logged = step + size, logged + new_points
+        system.log(run_id, "loss", new_points)
         page = system.page(run_id, "loss", 7, token)
         found += unpacked(page.series)
         token = page.next_page_token
@@ -206,16 +208,16 @@ def test_pages_go_on_where_they_were_while_later_points_come(system: Tracking) -
     assert len(found) == 49
 
 
-def test_a_history_is_of_the_moment_it_was_asked_for(system: Tracking) -> None:
+def test_history_is_consistent_snapshot(system: Tracking) -> None:
     run_id = system.start_run()
     logged = [(at % 7, 0, float(at)) for at in range(2 * CHUNK_POINTS - 3)]
     system.log(run_id, "loss", logged)
-    answers = statements.history(system.rows, v1.GetMetricHistoryRequest(run_id=run_id, key="loss"))
+    responses = statements.history(system.rows, v1.GetMetricHistoryRequest(run_id=run_id, key="loss"))
 
-    found = unpacked(system.do(anext(answers)).series)
-    # Its pieces become a whole chunk while it is read.
+    found = unpacked(system.do(anext(responses)).series)
+    # Open chunks are sealed while the history is read.
     system.log(run_id, "loss", [(at % 7, 0, 0.5) for at in range(PIECE_POINTS)])
-    found += [point for response in system.all(answers) for point in unpacked(response.series)]
+    found += [point for response in system.all(responses) for point in unpacked(response.series)]
     assert found == in_order(logged)
 
 
@@ -226,7 +228,7 @@ def test_a_history_is_of_the_moment_it_was_asked_for(system: Tracking) -> None:
     axis=st.sampled_from([v1.METRIC_AXIS_STEP, v1.METRIC_AXIS_TIME, v1.METRIC_AXIS_UNSPECIFIED]),
     bounds=st.lists(st.one_of(st.none(), INT64, st.integers(-50, 5000)), min_size=2, max_size=2),
 )
-def test_intervals_say_of_points_what_a_loop_over_them_says(
+def test_intervals_equal_those_of_loop_over_points(
     system: Tracking,
     logged: list[list[list[Point]]],
     count: int,
@@ -239,25 +241,23 @@ def test_intervals_say_of_points_what_a_loop_over_them_says(
     for run_id, series in zip(run_ids, logged, strict=True):
         for batch in series:
             system.log(run_id, "loss", batch)
-    how = {name: bound for name, bound in zip(("from", "to"), bounds, strict=True) if bound is not None}
-    found = system.intervals(run_ids[::-1], ["none", "loss"], intervals=count, axis=axis, **how)
+    options = {name: bound for name, bound in zip(("from", "to"), bounds, strict=True) if bound is not None}
+    found = system.intervals(run_ids[::-1], ["none", "loss"], intervals=count, axis=axis, **options)
     points = {run_id: list(itertools.chain(*series)) for run_id, series in zip(run_ids, logged, strict=True)}
     check(found, points, count or 320, int(axis == v1.METRIC_AXIS_TIME), bounds)
 
 
 @pytest.mark.parametrize("axis", [v1.METRIC_AXIS_STEP, v1.METRIC_AXIS_TIME])
-def test_a_chart_of_more_chunks_than_are_counted_at_once_has_all_points(
-    system: Tracking, axis: v1.MetricAxis.ValueType
-) -> None:
+def test_intervals_of_many_chunks_have_all_points(system: Tracking, axis: v1.MetricAxis.ValueType) -> None:
     count = 38 * CHUNK_POINTS + 7
-    luck = np.random.default_rng(1)
-    values = luck.choice([NAN, INF, -INF, -0.0, 0.5, -3.0, 1e9], count, p=[0.1, 0.001, 0.001, 0.1, 0.4, 0.298, 0.1])
+    rng = np.random.default_rng(1)
+    values = rng.choice([NAN, INF, -INF, -0.0, 0.5, -3.0, 1e9], count, p=[0.1, 0.001, 0.001, 0.1, 0.4, 0.298, 0.1])
     kinds = {
         "even": np.arange(count) * 50 - 1000,
         "falling": -np.arange(count),
         "repeated": np.arange(count) // 700,
         "apart": np.where(np.arange(count) % 2, np.arange(count), HIGHEST - np.arange(count)),
-        "mixed": luck.permutation(count),
+        "mixed": rng.permutation(count),
     }
     points = {}
     for steps in kinds.values():
@@ -266,35 +266,39 @@ def test_a_chart_of_more_chunks_than_are_counted_at_once_has_all_points(
         points[run_id] = list(zip(*(column.tolist() for column in places), values.tolist(), strict=True))
         system.log(run_id, "loss", points[run_id])
         for bounds in ([None, None], [-20, 5000]):
-            how = {name: bound for name, bound in zip(("from", "to"), bounds, strict=True) if bound is not None}
-            found = system.intervals([run_id], ["loss"], axis=axis, **how)
+            options = {name: bound for name, bound in zip(("from", "to"), bounds, strict=True) if bound is not None}
+            found = system.intervals([run_id], ["loss"], axis=axis, **options)
             check(found, {run_id: points[run_id]}, 320, int(axis == v1.METRIC_AXIS_TIME), bounds)
     found = system.intervals(list(points), ["loss"], axis=axis, intervals=100)
     check(found, points, 100, int(axis == v1.METRIC_AXIS_TIME), [None, None])
 
 
-def test_metrics_come_one_after_the_other_with_the_runs_that_have_them_in_the_order_asked_for(
+def test_intervals_are_in_order_of_requested_metrics_and_runs(
     system: Tracking,
 ) -> None:
     run_ids = [system.start_run() for _ in range(3)]
     for run_id, key in ((run_ids[0], "a"), (run_ids[2], "a"), (run_ids[1], "b"), (run_ids[2], "b")):
         system.log(run_id, key, [(0, 0, 1.0), (9, 0, 1.0)])
-    asked = [run_ids[2], run_ids[0], run_ids[1], run_ids[2]]
-    for count in (1, 200, 400, 700):  # all at once, and in more and more parts
-        found = [(one.key, one.run_id) for one in system.intervals(asked, ["b", "c", "a", "b"], intervals=count)]
+    requested = [run_ids[2], run_ids[0], run_ids[1], run_ids[2]]
+    for count in (1, 200, 400, 700):  # in one part, then in more and more parts
+        found = [
+            (series.key, series.run_id) for series in system.intervals(requested, ["b", "c", "a", "b"], intervals=count)
+        ]
         assert found == [("b", run_ids[2]), ("b", run_ids[1]), ("a", run_ids[2]), ("a", run_ids[0])]
 
 
-def test_all_runs_are_drawn_over_the_same_while_points_come(system: Tracking) -> None:
+def test_all_runs_have_same_bounds_despite_new_points(system: Tracking) -> None:
     run_ids = [system.start_run() for _ in range(2)]
     for run_id in run_ids:
         system.log(run_id, "loss", [(0, 0, 1.0), (9, 0, 1.0)])
-    asked = v1.GetMetricIntervalsRequest(run_ids=run_ids, keys=["loss"], intervals=700)  # a run at a time
-    answers = drawings.intervals(system.rows, asked)
-    found = [system.do(anext(answers))]
+    request = v1.GetMetricIntervalsRequest(run_ids=run_ids, keys=["loss"], intervals=700)  # one run at a time
+    responses = drawings.intervals(system.rows, request)
+    found = [system.do(anext(responses))]
     system.log(run_ids[1], "loss", [(-5, 0, 1.0), (20, 0, 1.0)])
-    found += system.all(answers)
-    assert [(getattr(one, "from"), one.to, one.run_id) for one in found] == [(0, 9, run_id) for run_id in run_ids]
+    found += system.all(responses)
+    assert [(getattr(series, "from"), series.to, series.run_id) for series in found] == [
+        (0, 9, run_id) for run_id in run_ids
+    ]
 
 
 def check(
@@ -304,26 +308,26 @@ def check(
     axis: int,
     bounds: Sequence[int | None],
 ) -> None:
-    """Compares intervals with points."""
-    places = [place_of(point, axis) for series in points.values() for point in series]
+    """Compare intervals with points."""
+    places = [position_of(point, axis) for series in points.values() for point in series]
     low = min(places) if bounds[0] is None else bounds[0]
     high = max(places) if bounds[1] is None else bounds[1]
     expected = {run_id: cut(series, low, high, count, axis) for run_id, series in points.items()}
-    assert {one.run_id for one in found} == {run_id for run_id, intervals in expected.items() if intervals}
-    for one in found:
-        assert (one.key, getattr(one, "from"), one.to, one.intervals) == ("loss", low, high, count)
-        intervals = expected[one.run_id]
-        assert np.frombuffer(one.numbers, "<u4").tolist() == sorted(intervals)
-        columns = (one.counts, one.min, one.max, one.mean)
+    assert {series.run_id for series in found} == {run_id for run_id, intervals in expected.items() if intervals}
+    for series in found:
+        assert (series.key, getattr(series, "from"), series.to, series.intervals) == ("loss", low, high, count)
+        intervals = expected[series.run_id]
+        assert np.frombuffer(series.numbers, "<u4").tolist() == sorted(intervals)
+        columns = (series.counts, series.min, series.max, series.mean)
         rows = zip(
             *(np.frombuffer(column, kind).tolist() for column, kind in zip(columns, "Qddd", strict=True)), strict=True
         )
         for number, row in zip(sorted(intervals), rows, strict=True):
-            agree(row, intervals[number])
+            check_interval(row, intervals[number])
 
 
-def agree(row: tuple[Any, ...], values: Sequence[float]) -> None:
-    """Whether an interval's figures are those of its values."""
+def check_interval(row: tuple[Any, ...], values: Sequence[float]) -> None:
+    """Fail unless an interval's numbers are those of its values."""
     known = [value for value in values if not math.isnan(value)]
     assert row[0] == len(values)
     assert repr(row[1:3]) == repr((min(known) + 0.0, max(known) + 0.0) if known else (NAN, NAN))
@@ -334,21 +338,21 @@ def agree(row: tuple[Any, ...], values: Sequence[float]) -> None:
 
 
 def cut(points: Sequence[Point], low: int, high: int, count: int, axis: int) -> dict[int, list[float]]:
-    """The values of each interval that has any."""
-    found: dict[int, list[float]] = {}
+    """Return the values of each interval that has any."""
+    values: dict[int, list[float]] = {}
     for point in points:
-        if low <= place_of(point, axis) <= high:
-            interval = (place_of(point, axis) - low) * count // max(high - low, 1)
-            found.setdefault(min(interval, count - 1), []).append(point[2])
-    return found
+        if low <= position_of(point, axis) <= high:
+            interval = (position_of(point, axis) - low) * count // max(high - low, 1)
+            values.setdefault(min(interval, count - 1), []).append(point[2])
+    return values
 
 
-def place_of(point: Point, axis: int) -> int:
-    """A point's step, or its time."""
+def position_of(point: Point, axis: int) -> int:
+    """Return a point's step or time."""
     return point[1] if axis else point[0]
 
 
-def test_a_question_that_is_too_large_or_not_one_is_refused(system: Tracking) -> None:
+def test_too_large_or_invalid_request_is_rejected(system: Tracking) -> None:
     run_id = system.start_run()
     system.log(run_id, "loss", [(0, 0, 1.0)])
     refusals: dict[str, list[dict[str, Any]]] = {
@@ -369,27 +373,27 @@ def test_a_question_that_is_too_large_or_not_one_is_refused(system: Tracking) ->
             with pytest.raises(Rejected) as refused:
                 system.intervals(**{"run_ids": [run_id], "keys": ["loss"], **request})
             assert refused.value.reason == reason
-    for reason, asked in {"RUN_NOT_FOUND": ("f" * 32, "loss"), "METRIC_NOT_FOUND": (run_id, "acc")}.items():
-        for statement in (system.history, system.page):
+    for reason, arguments in {"RUN_NOT_FOUND": ("f" * 32, "loss"), "METRIC_NOT_FOUND": (run_id, "acc")}.items():
+        for read in (system.history, system.page):
             with pytest.raises(Rejected) as refused:
-                statement(*asked)
+                read(*arguments)
             assert refused.value.reason == reason
     with pytest.raises(Rejected) as refused:
         system.page(run_id, "loss", 1, "e30=")
     assert refused.value.reason == "INVALID_PAGE"
 
 
-def test_a_range_without_points_has_an_empty_history(system: Tracking) -> None:
+def test_range_without_points_has_empty_history(system: Tracking) -> None:
     run_id = system.start_run()
     system.log(run_id, "loss", [(0, 0, 1.0), (9, 0, 1.0)])
     assert system.history(run_id, "loss", from_step=1, to_step=8) == []
     assert system.intervals([run_id], ["loss"], **{"from": 1, "to": 8}) == []
 
 
-def test_points_that_are_no_numbers_leave_the_least_and_the_greatest_as_they_are(system: Tracking) -> None:
+def test_nan_points_do_not_change_min_and_max(system: Tracking) -> None:
     run_id = system.start_run()
     numbers = [(at, 0, float(at)) for at in range(1, PIECE_POINTS)]
-    for points in ([(0, 0, NAN)], numbers, [(0, 0, NAN)]):  # the last one is a piece of its own
+    for points in ([(0, 0, NAN)], numbers, [(0, 0, NAN)]):  # the last one is in its own open chunk
         system.log(run_id, "loss", points)
     statement = sa.select(metrics.c.least, metrics.c.greatest, metrics.c.points).join(runs, runs.c.run == metrics.c.run)
     found = system.do(

@@ -1,4 +1,4 @@
-"""Files of runs: what is at a path at which no artifact was logged by itself, and how names are written."""
+"""Files of runs: what is found at paths where no single artifact was logged, and how names are normalized."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def client(system: Up) -> Iterator[rf.Client]:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """Files to log; each holds its own name."""
+    """Create files to log; each contains its own name."""
     for name in ("model.skops", "notes.txt", "tree/top", "tree/sub/file", "tree/sub/deep/file"):
         path = tmp_path / "files" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def files(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(client: rf.Client, files: Path) -> str:
-    """A run that logged files one by one and a directory, as those who come from MLflow do."""
+    """Start a run that logs single files and a directory, as users of MLflow do."""
     with client.runs.start(f"e-{new_id()}", heartbeat=False) as live:
         live.log_artifact(files / "model.skops", "model")
         live.log_artifact(files / "notes.txt", "model/docs")
@@ -44,7 +44,7 @@ def run(client: rf.Client, files: Path) -> str:
     return live.run_id
 
 
-# What is at a path of the run, as it is downloaded and as it is registered: the files and what they hold.
+# The files at a path of the run and their contents, as downloaded and as registered.
 TREES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "model": ({"model.skops": "model.skops", "docs/notes.txt": "notes.txt"},) * 2,
     "model/docs": ({"notes.txt": "notes.txt"},) * 2,
@@ -75,7 +75,9 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", TREES)
-def test_what_is_at_a_path_of_a_run(path: str, run: str, client: rf.Client, tmp_path: Path, cli: Cli) -> None:
+def test_files_at_path_of_run_are_downloaded_and_registered(
+    path: str, run: str, client: rf.Client, tmp_path: Path, cli: Cli
+) -> None:
     downloaded, registered = TREES[path]
     reference = f"runs:/{run}/{path}"
     assert contents(client.artifacts.download(reference, tmp_path / "there")) == downloaded
@@ -90,12 +92,12 @@ def test_what_is_at_a_path_of_a_run(path: str, run: str, client: rf.Client, tmp_
     again = client.versions.register(model, run, artifact=f"{path}/")
     assert again.digest == version.digest
     for file in downloaded:
-        one = client.artifacts.download(f"{reference}/", tmp_path / "one" / file, path=file)
-        assert contents(one) == {file: downloaded[file]}
+        single = client.artifacts.download(f"{reference}/", tmp_path / "one" / file, path=file)
+        assert contents(single) == {file: downloaded[file]}
 
 
 @pytest.mark.parametrize("path", ["nosuch", "mode", "model/nosuch", "tree/sub/nosuch", "tree/sub/file/x", "treetop"])
-def test_nothing_at_a_path_is_refused(path: str, run: str, client: rf.Client, system: Up) -> None:
+def test_path_without_files_is_rejected(path: str, run: str, client: rf.Client, system: Up) -> None:
     with pytest.raises(rf.NotFound) as refused:
         client.artifacts.download(f"runs:/{run}/{path}")
     assert refused.value.reason == "ARTIFACT_NOT_FOUND"
@@ -105,7 +107,7 @@ def test_nothing_at_a_path_is_refused(path: str, run: str, client: rf.Client, sy
     )
 
 
-def test_a_digest_beside_a_run_is_that_of_what_is_at_the_path(run: str, client: rf.Client, system: Up) -> None:
+def test_digest_must_match_files_at_path(run: str, client: rf.Client, system: Up) -> None:
     digest = client.versions.register(f"m-{new_id()}", run, artifact="model").digest
     request = v1.RegisterVersionRequest(model=f"m-{new_id()}", run_id=run, artifact_path="model", digest=digest)
     assert (
@@ -116,7 +118,7 @@ def test_a_digest_beside_a_run_is_that_of_what_is_at_the_path(run: str, client: 
     assert system.refused(system.registry.RegisterVersion, wrong, headers_at_head(system)).reason == "INVALID_DIGEST"
 
 
-def test_an_artifact_that_was_logged_at_the_path_is_taken_alone(client: rf.Client, files: Path) -> None:
+def test_artifact_logged_at_path_is_used_alone(client: rf.Client, files: Path) -> None:
     with client.runs.start(f"e-{new_id()}", heartbeat=False) as live:
         digest = live.log_artifacts(files / "tree", "out")
         live.log_artifact(files / "notes.txt", "out")
@@ -126,7 +128,7 @@ def test_an_artifact_that_was_logged_at_the_path_is_taken_alone(client: rf.Clien
     assert {file.path for file in found} == {"top", "sub/file", "sub/deep/file"}
 
 
-def test_of_two_artifacts_the_one_logged_nearer_to_a_file_counts(client: rf.Client, files: Path) -> None:
+def test_artifact_logged_nearest_to_file_wins(client: rf.Client, files: Path) -> None:
     with client.runs.start(f"e-{new_id()}", heartbeat=False) as live:
         live.log_artifacts(files / "tree" / "sub", "a/b")
         live.log_artifact(files / "notes.txt", "a/b/deep")
@@ -136,7 +138,7 @@ def test_of_two_artifacts_the_one_logged_nearer_to_a_file_counts(client: rf.Clie
     assert found["b/deep/file"].size_bytes == len("tree/sub/file")
 
 
-def test_a_name_that_was_logged_before_is_replaced(client: rf.Client, files: Path) -> None:
+def test_artifact_replaces_earlier_one_at_path(client: rf.Client, files: Path) -> None:
     with client.runs.start(f"e-{new_id()}", heartbeat=False) as live:
         live.log_artifacts(files / "tree", "out")
         live.log_artifacts(files / "tree" / "sub", "out")
@@ -144,28 +146,28 @@ def test_a_name_that_was_logged_before_is_replaced(client: rf.Client, files: Pat
     assert {file.path for file in found} == {"file", "deep/file"}
 
 
-def test_names_of_files_are_the_same_in_either_normal_form(client: rf.Client, tmp_path: Path) -> None:
+def test_file_names_are_equal_in_any_normal_form(client: rf.Client, tmp_path: Path) -> None:
     folder = tmp_path / NFD.removesuffix(".txt")
     folder.mkdir()
     (folder / NFD).write_text("naïve")
     with client.runs.start(f"e-{new_id()}", heartbeat=False) as live:
-        one = live.log_artifact(folder / NFD)
+        digest = live.log_artifact(folder / NFD)
         below = live.log_artifact(folder / NFD, unicodedata.normalize("NFD", "crème"))
         live.log_artifacts(folder, unicodedata.normalize("NFD", "brûlée"))
     paths = [artifact.path for artifact in client.runs.get(live).artifacts]
     assert paths == ["brûlée", NFC, f"crème/{NFC}"]
-    assert one == below
+    assert digest == below
     for name in (NFC, NFD):
         assert contents(client.artifacts.download(f"runs:/{live.run_id}/{name}")) == {NFC: "naïve"}
         part = client.artifacts.download(f"runs:/{live.run_id}/brûlée", path=name)
         assert contents(part) == {NFC: "naïve"}
         version = client.versions.register(f"m-{new_id()}", live, artifact=name)
-        assert version.digest == one
+        assert version.digest == digest
     for path in (folder, folder / NFD):
-        assert client.versions.register(f"m-{new_id()}", path=path).digest == one
+        assert client.versions.register(f"m-{new_id()}", path=path).digest == digest
 
 
-def test_a_directory_without_files_is_warned_of(client: rf.Client, tmp_path: Path) -> None:
+def test_directory_without_files_raises_warning(client: rf.Client, tmp_path: Path) -> None:
     (tmp_path / "empty" / "deeper").mkdir(parents=True)
     with client.runs.start(f"e-{new_id()}", heartbeat=False) as live:
         with pytest.warns(RuntimeWarning):

@@ -1,4 +1,4 @@
-"""The tracking service on a real system: what every call answers, and why it is refused."""
+"""The tracking service on a real system: the response of every call, and its rejections."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ NAN = float("nan")
 DIGEST = f"sha256:{'0' * 64}"
 
 
-def seen(system: Up) -> tuple[tuple[str, str], ...]:
-    """The headers of a client that has seen all of the tracking log."""
+def headers_at_head(system: Up) -> tuple[tuple[str, str], ...]:
+    """Return the headers of a read that waits for the head of the tracking log."""
     return (("rollforward-min-position", f"tracking={system.heads()['tracking']}"),)
 
 
 def get(system: Up, run_id: str) -> v1.Run:
-    """A run as it is now."""
-    return system.tracking.GetRun(v1.GetRunRequest(run_id=run_id), metadata=seen(system), timeout=SECONDS).run
+    """Return a run."""
+    return system.tracking.GetRun(
+        v1.GetRunRequest(run_id=run_id), metadata=headers_at_head(system), timeout=SECONDS
+    ).run
 
 
 def log(system: Up, run_id: str, points: Sequence[tuple[int, int, float]], key: str = "loss") -> int:
-    """Logs points in one batch."""
+    """Log points in one batch."""
     steps, times, values = (np.array(column) for column in zip(*points, strict=True))
     batch = v1.LogBatchRequest(run_id=run_id, series=[pack(key, Points(steps, times, values.astype(float)))])
     return system.tracking.LogBatch(batch, timeout=SECONDS).position
@@ -40,18 +42,18 @@ def log(system: Up, run_id: str, points: Sequence[tuple[int, int, float]], key: 
 
 @pytest.fixture
 def run_id(system: Up) -> str:
-    """A run."""
+    """Start a run."""
     return system.new_run()
 
 
-def test_experiments_are_created_found_and_listed(system: Up) -> None:
+def test_experiments_are_created_read_and_listed(system: Up) -> None:
     name = new_id()
     request = v1.CreateExperimentRequest(name=name, tags={"b": "1", "a": "2"})
     created = system.tracking.CreateExperiment(request, metadata=ACTOR, timeout=SECONDS)
     assert created.position == system.heads()["tracking"]
     by_name = v1.GetExperimentRequest(name=name)
     by_id = v1.GetExperimentRequest(experiment_id=created.experiment_id)
-    found = system.tracking.GetExperiment(by_name, metadata=seen(system), timeout=SECONDS).experiment
+    found = system.tracking.GetExperiment(by_name, metadata=headers_at_head(system), timeout=SECONDS).experiment
     assert system.tracking.GetExperiment(by_id, timeout=SECONDS).experiment == found
     assert (found.name, found.actor, dict(found.tags)) == (name, "Zoë", {"a": "2", "b": "1"})
     second = system.new_experiment()
@@ -59,19 +61,19 @@ def test_experiments_are_created_found_and_listed(system: Up) -> None:
     pages: list[str] = []
     token = ""
     while not pages or token:
-        asked = v1.ListExperimentsRequest(page_size=1, page_token=token)
-        page = system.tracking.ListExperiments(asked, metadata=seen(system), timeout=SECONDS)
-        pages += [one.experiment_id for one in page.experiments]
+        listing = v1.ListExperimentsRequest(page_size=1, page_token=token)
+        page = system.tracking.ListExperiments(listing, metadata=headers_at_head(system), timeout=SECONDS)
+        pages += [experiment.experiment_id for experiment in page.experiments]
         token = page.next_page_token
     assert pages == [str(number) for number in range(int(second), 0, -1)]
 
 
-def test_a_run_from_its_start_to_its_end(system: Up) -> None:
+def test_run_from_start_to_end(system: Up) -> None:
     run_id, experiment_id = new_id(), system.new_experiment()
     start = v1.StartRunRequest(
         run_id=run_id, experiment_id=experiment_id, name="rf-100", start_time=Timestamp(seconds=9), tags={"a": "1"}
     )
-    system.tracking.StartRun(start, metadata=(*ACTOR, *seen(system)), timeout=SECONDS)
+    system.tracking.StartRun(start, metadata=(*ACTOR, *headers_at_head(system)), timeout=SECONDS)
     batch = v1.LogBatchRequest(run_id=run_id, params={"depth": "3"}, tags={"a": "2", "b": ""})
     system.tracking.LogBatch(batch, timeout=SECONDS)
     digest = system.upload(b"1234567")
@@ -96,11 +98,11 @@ def test_a_run_from_its_start_to_its_end(system: Up) -> None:
     assert (ended.status, ended.end_time) == (v1.RUN_STATUS_FAILED, Timestamp(seconds=10))
 
 
-def test_times_that_are_not_told_are_those_of_the_log(system: Up, run_id: str) -> None:
+def test_missing_times_are_those_of_log(system: Up, run_id: str) -> None:
     system.tracking.FinishRun(v1.FinishRunRequest(run_id=run_id, status=v1.RUN_STATUS_FINISHED), timeout=SECONDS)
     run = get(system, run_id)
-    asked = v1.ListEventsRequest(stream=f"run/{run_id}")
-    end, start = system.audit.ListEvents(asked, metadata=seen(system), timeout=SECONDS).events
+    listing = v1.ListEventsRequest(stream=f"run/{run_id}")
+    end, start = system.audit.ListEvents(listing, metadata=headers_at_head(system), timeout=SECONDS).events
     assert (run.start_time, run.end_time) == (start.time, end.time)
 
 
@@ -109,11 +111,11 @@ def test_runs_are_listed_newest_first(system: Up) -> None:
     runs = [new_id() for _ in range(5)]
     for run_id in runs:
         start = v1.StartRunRequest(run_id=run_id, experiment_id=experiment_id)
-        system.tracking.StartRun(start, metadata=seen(system), timeout=SECONDS)
+        system.tracking.StartRun(start, metadata=headers_at_head(system), timeout=SECONDS)
     listed, token = list[str](), ""
     while not listed or token:
-        asked = v1.ListRunsRequest(experiment_id=experiment_id, page_size=2, page_token=token)
-        page = system.tracking.ListRuns(asked, metadata=seen(system), timeout=SECONDS)
+        listing = v1.ListRunsRequest(experiment_id=experiment_id, page_size=2, page_token=token)
+        page = system.tracking.ListRuns(listing, metadata=headers_at_head(system), timeout=SECONDS)
         listed += [run.run_id for run in page.runs]
         token = page.next_page_token
     assert listed == runs[::-1]
@@ -121,7 +123,7 @@ def test_runs_are_listed_newest_first(system: Up) -> None:
     assert [run.run_id for run in everywhere][:5] == runs[::-1]
 
 
-def test_metrics_are_summed_up(system: Up, run_id: str) -> None:
+def test_metrics_are_summarized(system: Up, run_id: str) -> None:
     log(system, run_id, [(5, 50, 0.5), (1, 10, NAN), (5, 50, 0.25)])
     log(system, run_id, [(2, 99, -math.inf), (5, 49, 9.0)])
     log(system, run_id, [(7, 1, NAN), (-3, 0, math.inf)], key="nothing new")
@@ -138,16 +140,16 @@ def test_metrics_are_summed_up(system: Up, run_id: str) -> None:
     assert nothing.count == 1
 
 
-def test_a_history_is_by_step_time_and_arrival_in_chunks(system: Up, run_id: str) -> None:
+def test_history_is_ordered_by_step_time_and_arrival_in_chunks(system: Up, run_id: str) -> None:
     sent: list[tuple[int, int, float]] = []
     for chunk in range(3):
         points = [(step % 7, step % 3, float(chunk * 40_000 + step)) for step in range(40_000)]
         sent += points
         log(system, run_id, points)
-    asked = v1.GetMetricHistoryRequest(run_id=run_id, key="loss")
-    answers = list(system.tracking.GetMetricHistory(asked, metadata=seen(system), timeout=SECONDS))
-    chunks = [unpack(answer.series) for answer in answers]
-    assert {answer.series.key for answer in answers} == {"loss"}
+    listing = v1.GetMetricHistoryRequest(run_id=run_id, key="loss")
+    responses = list(system.tracking.GetMetricHistory(listing, metadata=headers_at_head(system), timeout=SECONDS))
+    chunks = [unpack(response.series) for response in responses]
+    assert {response.series.key for response in responses} == {"loss"}
     whole, rest = divmod(len(sent), HISTORY_POINTS)
     assert [len(chunk.steps) for chunk in chunks] == [HISTORY_POINTS] * whole + [rest]
     got = [
@@ -158,21 +160,21 @@ def test_a_history_is_by_step_time_and_arrival_in_chunks(system: Up, run_id: str
     assert got == sorted(sent, key=lambda point: point[:2])
 
 
-def test_one_metric_twice_in_a_batch(system: Up, run_id: str) -> None:
-    one = Points(np.array([1]), np.array([1]), np.array([1.0]))
-    batch = v1.LogBatchRequest(run_id=run_id, series=[pack("loss", one), pack("loss", one)])
+def test_metric_may_occur_repeatedly_in_batch(system: Up, run_id: str) -> None:
+    points = Points(np.array([1]), np.array([1]), np.array([1.0]))
+    batch = v1.LogBatchRequest(run_id=run_id, series=[pack("loss", points), pack("loss", points)])
     system.tracking.LogBatch(batch, timeout=SECONDS)
     assert get(system, run_id).metrics["loss"].count == 2
 
 
-def test_a_batch_of_nothing_changes_nothing(system: Up, run_id: str) -> None:
+def test_empty_batch_changes_nothing(system: Up, run_id: str) -> None:
     heads = system.heads()
     system.tracking.LogBatch(v1.LogBatchRequest(run_id=run_id, request_id=new_id()), timeout=SECONDS)
     assert system.heads() == heads
 
 
 @pytest.mark.parametrize("params", [{}, {"a": "1"}])
-def test_a_batch_repeated_is_logged_once(system: Up, run_id: str, params: dict[str, str]) -> None:
+def test_repeated_batch_is_logged_once(system: Up, run_id: str, params: dict[str, str]) -> None:
     series = [pack("loss", Points(np.array([1]), np.array([1]), np.array([1.0])))]
     batch = v1.LogBatchRequest(run_id=run_id, params=params, tags={"t": "1"}, series=series, request_id=new_id())
     first = system.tracking.LogBatch(batch, timeout=SECONDS)
@@ -185,7 +187,7 @@ def test_a_batch_repeated_is_logged_once(system: Up, run_id: str, params: dict[s
     assert get(system, run_id).metrics["loss"].count == 1
 
 
-def test_every_command_can_be_repeated(system: Up) -> None:
+def test_any_command_can_be_repeated(system: Up) -> None:
     tracking, run_id, digest = system.tracking, new_id(), system.upload()
     experiment = v1.CreateExperimentRequest(name=new_id(), request_id=new_id())
     created = tracking.CreateExperiment(experiment, timeout=SECONDS)
@@ -199,7 +201,7 @@ def test_every_command_can_be_repeated(system: Up) -> None:
         (tracking.FinishRun, finish),
     ]
     for method, request in commands:
-        first = method(request, metadata=seen(system), timeout=SECONDS)
+        first = method(request, metadata=headers_at_head(system), timeout=SECONDS)
         heads = system.heads()
         assert method(request, timeout=SECONDS) == first
         assert system.heads() == heads
@@ -210,7 +212,7 @@ def _series(key: str = "a", steps: int = 8, times: int = 8, values: int = 8) -> 
 
 
 Request = Callable[[str], object]
-REFUSED: dict[str, list[tuple[Request, type[RollforwardError], str]]] = {
+REJECTED: dict[str, list[tuple[Request, type[RollforwardError], str]]] = {
     "CreateExperiment": [
         (lambda _: v1.CreateExperimentRequest(), InvalidRequest, "INVALID_NAME"),
         (lambda _: v1.CreateExperimentRequest(name="x" * 501), InvalidRequest, "INVALID_NAME"),
@@ -279,8 +281,8 @@ REFUSED: dict[str, list[tuple[Request, type[RollforwardError], str]]] = {
 
 
 @pytest.fixture(scope="module")
-def fixed(system: Up) -> str:
-    """A run with a parameter."""
+def run_with_param(system: Up) -> str:
+    """Start a run with a parameter."""
     run_id = system.new_run()
     system.tracking.LogBatch(v1.LogBatchRequest(run_id=run_id, params={"fixed": "1"}), timeout=SECONDS)
     return run_id
@@ -288,20 +290,20 @@ def fixed(system: Up) -> str:
 
 @pytest.mark.parametrize(
     ("method", "request_of", "kind", "reason"),
-    [(method, *case) for method, cases in REFUSED.items() for case in cases],
+    [(method, *case) for method, cases in REJECTED.items() for case in cases],
     ids=count(),
 )
-def test_is_refused(
-    system: Up, fixed: str, method: str, request_of: Request, kind: type[RollforwardError], reason: str
+def test_invalid_request_is_rejected(
+    system: Up, run_with_param: str, method: str, request_of: Request, kind: type[RollforwardError], reason: str
 ) -> None:
-    error = system.refused(getattr(system.tracking, method), request_of(fixed), seen(system))
+    error = system.refused(getattr(system.tracking, method), request_of(run_with_param), headers_at_head(system))
     assert (type(error), error.reason) == (kind, reason)
 
 
 @pytest.mark.parametrize("path", ["../up", "/etc", "a/../../b", "a\\b", "a//b", "x" * 300])
-def test_a_path_that_climbs_out_is_refused(system: Up, fixed: str, path: str) -> None:
-    asked = v1.LogArtifactRequest(run_id=fixed, path=path, digest=system.upload())
-    error = system.refused(system.tracking.LogArtifact, asked)
+def test_invalid_path_is_rejected(system: Up, run_with_param: str, path: str) -> None:
+    listing = v1.LogArtifactRequest(run_id=run_with_param, path=path, digest=system.upload())
+    error = system.refused(system.tracking.LogArtifact, listing)
     assert (type(error), error.reason) == (InvalidRequest, "INVALID_PATH")
 
 
@@ -313,11 +315,11 @@ def test_a_path_that_climbs_out_is_refused(system: Up, fixed: str, path: str) ->
     ],
     ids=count(),
 )
-def test_there_is_no_history_of_what_was_not_logged(
-    system: Up, fixed: str, request_of: Callable[[str], v1.GetMetricHistoryRequest], reason: str
+def test_history_of_unknown_metric_is_rejected(
+    system: Up, run_with_param: str, request_of: Callable[[str], v1.GetMetricHistoryRequest], reason: str
 ) -> None:
     def first(request: v1.GetMetricHistoryRequest, **options: object) -> v1.GetMetricHistoryResponse:
         return next(iter(system.tracking.GetMetricHistory(request, **options)))  # type: ignore[arg-type]
 
-    error = system.refused(first, request_of(fixed))  # type: ignore[arg-type]
+    error = system.refused(first, request_of(run_with_param))  # type: ignore[arg-type]
     assert (type(error), error.reason) == (NotFound, reason)

@@ -1,4 +1,4 @@
-"""The life of experiments on a real system."""
+"""Experiments on a real system, from creation to deletion."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from tests.integration.up import ACTOR, SECONDS, Up, new_id
 
 
 def create(system: Up, name: str, **tags: str) -> str:
-    """A new experiment; its id."""
+    """Create an experiment; return its id."""
     request = v1.CreateExperimentRequest(name=name, tags=tags)
     return system.tracking.CreateExperiment(request, timeout=SECONDS).experiment_id
 
 
 def get(system: Up, experiment_id: str) -> v1.Experiment:
-    """An experiment as it is now."""
+    """Return an experiment."""
     request = v1.GetExperimentRequest(experiment_id=experiment_id)
     return system.tracking.GetExperiment(request, timeout=SECONDS).experiment
 
 
 def rename(system: Up, experiment_id: str, name: str) -> v1.RenameExperimentResponse:
-    """Gives it another name."""
+    """Rename an experiment."""
     request = v1.RenameExperimentRequest(experiment_id=experiment_id, new_name=name, reason="clearer")
     return system.tracking.RenameExperiment(request, metadata=ACTOR, timeout=SECONDS)
 
 
 def delete(system: Up, experiment_id: str) -> int:
-    """Deletes it."""
+    """Delete an experiment; return the position."""
     request = v1.DeleteExperimentRequest(experiment_id=experiment_id)
     return system.tracking.DeleteExperiment(request, timeout=SECONDS).position
 
 
 def start(system: Up, experiment_id: str) -> str:
-    """A run of it; its id."""
+    """Start a run of an experiment; return its id."""
     run_id = new_id()
     system.tracking.StartRun(v1.StartRunRequest(run_id=run_id, experiment_id=experiment_id), timeout=SECONDS)
     return run_id
 
 
-def test_a_name_can_be_changed_and_is_free_again(system: Up) -> None:
+def test_former_name_is_free_after_rename(system: Up) -> None:
     old, new = new_id(), new_id()
     first = create(system, old)
     done = rename(system, first, new)
@@ -55,22 +55,22 @@ def test_a_name_can_be_changed_and_is_free_again(system: Up) -> None:
     assert (get(system, first).name, get(system, second).name) == (new, old)
     by_name = v1.GetExperimentRequest(name=old)
     assert system.tracking.GetExperiment(by_name, timeout=SECONDS).experiment.experiment_id == second
-    asked = v1.ListEventsRequest(stream="experiments", type="rollforward.v1.ExperimentRenamed", page_size=1)
-    behind = (("rollforward-min-position", f"tracking={done.position}"),)
-    event = system.audit.ListEvents(asked, metadata=behind, timeout=SECONDS).events[0]
+    request = v1.ListEventsRequest(stream="experiments", type="rollforward.v1.ExperimentRenamed", page_size=1)
+    headers = (("rollforward-min-position", f"tracking={done.position}"),)
+    event = system.audit.ListEvents(request, metadata=headers, timeout=SECONDS).events[0]
     assert (event.actor, event.reason) == ("Zoë", "clearer")
 
 
 def test_tags_are_set_and_removed(system: Up) -> None:
     experiment_id = create(system, new_id(), a="1", b="2")
-    ask = v1.ChangeExperimentTagsRequest(experiment_id=experiment_id, set={"b": "3", "c": ""}, remove=["a", "x"])
-    done = system.tracking.ChangeExperimentTags(ask, timeout=SECONDS)
+    change = v1.ChangeExperimentTagsRequest(experiment_id=experiment_id, set={"b": "3", "c": ""}, remove=["a", "x"])
+    done = system.tracking.ChangeExperimentTags(change, timeout=SECONDS)
     assert dict(get(system, experiment_id).tags) == {"b": "3", "c": ""}
-    assert system.tracking.ChangeExperimentTags(ask, timeout=SECONDS) == done
+    assert system.tracking.ChangeExperimentTags(change, timeout=SECONDS) == done
     assert get(system, experiment_id).updated_at.ToNanoseconds() > get(system, experiment_id).created_at.ToNanoseconds()
 
 
-def test_with_an_experiment_its_runs_are_deleted_and_restored(system: Up) -> None:
+def test_runs_are_deleted_and_restored_with_experiment(system: Up) -> None:
     experiment_id = create(system, new_id())
     kept, dropped = start(system, experiment_id), start(system, experiment_id)
     system.tracking.DeleteRun(v1.DeleteRunRequest(run_id=dropped), timeout=SECONDS)
@@ -78,8 +78,8 @@ def test_with_an_experiment_its_runs_are_deleted_and_restored(system: Up) -> Non
     assert delete(system, experiment_id) == position
 
     def deleted() -> dict[str, bool]:
-        asked = v1.ListRunsRequest(experiment_id=experiment_id, lifecycle=v1.LIFECYCLE_ALL)
-        return {run.run_id: run.deleted for run in system.tracking.ListRuns(asked, timeout=SECONDS).runs}
+        listing = v1.ListRunsRequest(experiment_id=experiment_id, lifecycle=v1.LIFECYCLE_ALL)
+        return {run.run_id: run.deleted for run in system.tracking.ListRuns(listing, timeout=SECONDS).runs}
 
     assert get(system, experiment_id).deleted
     assert deleted() == {kept: True, dropped: True}
@@ -89,7 +89,7 @@ def test_with_an_experiment_its_runs_are_deleted_and_restored(system: Up) -> Non
     assert deleted() == {kept: False, dropped: True}
 
 
-def test_a_run_of_a_deleted_experiment_loses_nothing(system: Up) -> None:
+def test_run_of_deleted_experiment_loses_nothing(system: Up) -> None:
     experiment_id = create(system, new_id())
     run_id = start(system, experiment_id)
     delete(system, experiment_id)
@@ -100,20 +100,20 @@ def test_a_run_of_a_deleted_experiment_loses_nothing(system: Up) -> None:
     assert (dict(run.params), run.status, run.deleted) == ({"depth": "3"}, v1.RUN_STATUS_FINISHED, True)
 
 
-def test_a_name_that_was_taken_meanwhile_is_not_given_back(system: Up) -> None:
+def test_restore_is_rejected_while_name_is_taken(system: Up) -> None:
     name = new_id()
     first = create(system, name)
     delete(system, first)
     second = create(system, name)
-    ask = v1.RestoreExperimentRequest(experiment_id=first)
-    error = system.refused(system.tracking.RestoreExperiment, ask)
+    restoration = v1.RestoreExperimentRequest(experiment_id=first)
+    error = system.refused(system.tracking.RestoreExperiment, restoration)
     assert (type(error), error.reason) == (AlreadyExists, "EXPERIMENT_EXISTS")
     rename(system, second, new_id())
-    system.tracking.RestoreExperiment(ask, timeout=SECONDS)
+    system.tracking.RestoreExperiment(restoration, timeout=SECONDS)
     assert get(system, first).name == name
 
 
-def test_every_command_can_be_repeated_whatever_happened_since(system: Up) -> None:
+def test_repeated_commands_return_first_responses(system: Up) -> None:
     name, other = new_id(), new_id()
     experiment_id = create(system, name)
     commands: list[tuple[Any, Message]] = [
@@ -134,14 +134,14 @@ def test_every_command_can_be_repeated_whatever_happened_since(system: Up) -> No
             v1.DeleteExperimentRequest(experiment_id=experiment_id, request_id=new_id()),
         ),
     ]
-    answers = [method(request, timeout=SECONDS) for method, request in commands]
+    responses = [method(request, timeout=SECONDS) for method, request in commands]
     create(system, other)
     heads = system.heads()
-    assert [method(request, timeout=SECONDS) for method, request in commands] == answers
+    assert [method(request, timeout=SECONDS) for method, request in commands] == responses
     assert system.heads() == heads
 
 
-REFUSED: Sequence[tuple[str, Callable[[str, str], object], type[RollforwardError], str]] = [
+REJECTED: Sequence[tuple[str, Callable[[str, str], object], type[RollforwardError], str]] = [
     ("RenameExperiment", lambda of, _: v1.RenameExperimentRequest(experiment_id=of), InvalidRequest, "INVALID_NAME"),
     (
         "RenameExperiment",
@@ -172,8 +172,8 @@ REFUSED: Sequence[tuple[str, Callable[[str, str], object], type[RollforwardError
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("method", "request_of", "kind", "reason"), REFUSED, ids=count())
-def test_is_refused(
+@pytest.mark.parametrize(("method", "request_of", "kind", "reason"), REJECTED, ids=count())
+def test_invalid_request_is_rejected(
     system: Up, method: str, request_of: Callable[[str, str], object], kind: type[RollforwardError], reason: str
 ) -> None:
     taken = new_id()
@@ -183,10 +183,10 @@ def test_is_refused(
     assert (type(error), error.reason) == (kind, reason)
 
 
-def test_nothing_is_added_to_a_deleted_one(system: Up) -> None:
+def test_deleted_experiment_rejects_changes(system: Up) -> None:
     experiment_id = create(system, new_id())
     delete(system, experiment_id)
-    asked: list[tuple[Any, Any]] = [
+    calls: list[tuple[Any, Any]] = [
         (system.tracking.StartRun, v1.StartRunRequest(run_id=new_id(), experiment_id=experiment_id)),
         (
             system.tracking.RenameExperiment,
@@ -201,6 +201,6 @@ def test_nothing_is_added_to_a_deleted_one(system: Up) -> None:
             v1.CreateLoggedModelRequest(model_id=f"m-{new_id()}", experiment_id=experiment_id, name="forest"),
         ),
     ]
-    for method, request in asked:
+    for method, request in calls:
         error = system.refused(method, request)
         assert (type(error), error.reason) == (PreconditionFailed, "EXPERIMENT_DELETED")

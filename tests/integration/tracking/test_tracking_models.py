@@ -1,4 +1,4 @@
-"""Logged models on a real system: their life, their labels, and why they are refused."""
+"""Logged models on a real system: from creation to deletion, their labels, and rejections."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DIGEST = f"sha256:{'0' * 64}"
 
 
 def create(system: Up, **fields: Any) -> str:
-    """A model in an experiment of its own; its id."""
+    """Create a logged model in its own experiment; return its id."""
     model_id = f"m-{new_id()}"
     fields = {"experiment_id": system.new_experiment(), "name": "forest"} | fields
     request = v1.CreateLoggedModelRequest(model_id=model_id, **fields)
@@ -25,18 +25,18 @@ def create(system: Up, **fields: Any) -> str:
 
 
 def get(system: Up, model_id: str) -> v1.LoggedModel:
-    """A model as it is now."""
+    """Return a logged model."""
     request = v1.GetLoggedModelRequest(model_id=model_id)
     return system.logged_models.GetLoggedModel(request, timeout=SECONDS).model
 
 
 @pytest.fixture
 def model_id(system: Up) -> str:
-    """A logged model with a parameter and a tag."""
+    """Create a logged model with a parameter and a tag."""
     return create(system, params={"depth": "3"}, tags={"a": "1"})
 
 
-def test_from_its_creation_to_its_end(system: Up) -> None:
+def test_logged_model_from_creation_to_end(system: Up) -> None:
     run_id = system.new_run()
     experiment_id = system.tracking.GetRun(v1.GetRunRequest(run_id=run_id), timeout=SECONDS).run.experiment_id
     model_id = create(
@@ -55,17 +55,17 @@ def test_from_its_creation_to_its_end(system: Up) -> None:
     assert get(system, model_id).status == v1.LOGGED_MODEL_STATUS_READY
 
 
-def test_labels(system: Up, model_id: str) -> None:
-    ask = v1.LogLoggedModelRequest(
+def test_labels_are_logged_and_removed(system: Up, model_id: str) -> None:
+    batch = v1.LogLoggedModelRequest(
         model_id=model_id, params={"depth": "3", "n": "9"}, set_tags={"b": "2"}, removed_tags=["a"]
     )
-    position = system.logged_models.LogLoggedModel(ask, timeout=SECONDS).position
+    position = system.logged_models.LogLoggedModel(batch, timeout=SECONDS).position
     model = get(system, model_id)
     assert (dict(model.params), dict(model.tags)) == ({"depth": "3", "n": "9"}, {"b": "2"})
-    assert system.logged_models.LogLoggedModel(ask, timeout=SECONDS).position == position
+    assert system.logged_models.LogLoggedModel(batch, timeout=SECONDS).position == position
 
 
-def test_a_deleted_one_stays_as_it_is_until_it_is_restored(system: Up, model_id: str) -> None:
+def test_deleted_model_rejects_changes_until_restored(system: Up, model_id: str) -> None:
     models = system.logged_models
     models.DeleteLoggedModel(v1.DeleteLoggedModelRequest(model_id=model_id, reason="bad"), timeout=SECONDS)
     assert get(system, model_id).deleted
@@ -85,7 +85,7 @@ def test_a_deleted_one_stays_as_it_is_until_it_is_restored(system: Up, model_id:
     assert not get(system, model_id).deleted
 
 
-def test_with_its_experiment_it_is_deleted_and_restored(system: Up) -> None:
+def test_model_is_deleted_and_restored_with_experiment(system: Up) -> None:
     experiment_id = system.new_experiment()
     model_id = create(system, experiment_id=experiment_id)
     system.tracking.DeleteExperiment(v1.DeleteExperimentRequest(experiment_id=experiment_id), timeout=SECONDS)
@@ -94,7 +94,7 @@ def test_with_its_experiment_it_is_deleted_and_restored(system: Up) -> None:
     assert not get(system, model_id).deleted
 
 
-def test_every_command_can_be_repeated_whatever_happened_since(system: Up) -> None:
+def test_repeated_commands_return_first_responses(system: Up) -> None:
     models, model_id, digest = system.logged_models, f"m-{new_id()}", system.upload()
     ready = v1.LOGGED_MODEL_STATUS_READY
     create = v1.CreateLoggedModelRequest(
@@ -113,13 +113,13 @@ def test_every_command_can_be_repeated_whatever_happened_since(system: Up) -> No
         ),
         (models.DeleteLoggedModel, v1.DeleteLoggedModelRequest(model_id=model_id, request_id=new_id())),
     ]
-    answers = [method(request, timeout=SECONDS) for method, request in commands]
+    responses = [method(request, timeout=SECONDS) for method, request in commands]
     heads = system.heads()
-    assert [method(request, timeout=SECONDS) for method, request in commands] == answers
+    assert [method(request, timeout=SECONDS) for method, request in commands] == responses
     assert system.heads() == heads
 
 
-def test_only_once(system: Up, model_id: str) -> None:
+def test_existing_model_is_rejected(system: Up, model_id: str) -> None:
     request = v1.CreateLoggedModelRequest(model_id=model_id, experiment_id=system.new_experiment(), name="forest")
     error = system.refused(system.logged_models.CreateLoggedModel, request)
     assert (type(error), error.reason) == (AlreadyExists, "LOGGED_MODEL_EXISTS")
@@ -139,7 +139,7 @@ def test_only_once(system: Up, model_id: str) -> None:
     ],
     ids=count(),
 )
-def test_a_creation_that_is_refused(
+def test_invalid_creation_is_rejected(
     system: Up, fields: dict[str, Any], kind: type[RollforwardError], reason: str
 ) -> None:
     whole = {"model_id": f"m-{new_id()}", "experiment_id": system.new_experiment(), "name": "forest"} | fields
@@ -161,7 +161,7 @@ def test_a_creation_that_is_refused(
     ],
     ids=count(),
 )
-def test_is_refused(
+def test_invalid_request_is_rejected(
     system: Up, model_id: str, method: str, fields: dict[str, Any], kind: type[RollforwardError], reason: str
 ) -> None:
     request = getattr(v1, f"{method}Request")(**{"model_id": model_id} | fields)

@@ -1,4 +1,4 @@
-"""The life of runs on a real system: started, described, resumed, deleted, restored, and where they come from."""
+"""Runs on a real system: started, described, resumed, deleted and restored, and their sources."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ POINT = pack("loss", Points(np.array([1]), np.array([2]), np.array([0.5])))
 
 
 def get(system: Up, run_id: str) -> v1.Run:
-    """A run as it is now."""
+    """Return a run."""
     return system.tracking.GetRun(v1.GetRunRequest(run_id=run_id), timeout=SECONDS).run
 
 
 def start(system: Up, **fields: Any) -> str:
-    """A run in an experiment of its own; its id."""
+    """Start a run in its own experiment; return its id."""
     run_id = new_id()
     request = v1.StartRunRequest(run_id=run_id, experiment_id=system.new_experiment(), **fields)
     system.tracking.StartRun(request, timeout=SECONDS)
@@ -32,12 +32,12 @@ def start(system: Up, **fields: Any) -> str:
 
 
 def finish(system: Up, run_id: str, status: v1.RunStatus.ValueType = v1.RUN_STATUS_FINISHED) -> None:
-    """Ends a run."""
+    """Finish a run."""
     request = v1.FinishRunRequest(run_id=run_id, status=status, end_time=Timestamp(seconds=99))
     system.tracking.FinishRun(request, timeout=SECONDS)
 
 
-def test_all_that_is_said_at_the_start(system: Up) -> None:
+def test_start_records_all_fields(system: Up) -> None:
     source = v1.RunSource(
         entry_point="train.py", git_commit="a" * 40, git_url="https://example.com/a.git", packages=["numpy==2.0.0"]
     )
@@ -48,14 +48,14 @@ def test_all_that_is_said_at_the_start(system: Up) -> None:
     assert run.status == v1.RUN_STATUS_SCHEDULED
 
 
-def test_a_parent_must_be_there(system: Up) -> None:
+def test_unknown_parent_is_rejected(system: Up) -> None:
     request = v1.StartRunRequest(run_id=new_id(), experiment_id=system.new_experiment(), parent_run_id=new_id())
     error = system.refused(system.tracking.StartRun, request)
     assert (type(error), error.reason) == (NotFound, "RUN_NOT_FOUND")
     assert error.metadata["run_id"] == request.parent_run_id
 
 
-def test_a_run_is_executed_again(system: Up) -> None:
+def test_run_is_resumed_repeatedly(system: Up) -> None:
     run_id = start(system, scheduled=True)
     resume = v1.ResumeRunRequest(run_id=run_id)
     for _ in range(2):
@@ -68,7 +68,7 @@ def test_a_run_is_executed_again(system: Up) -> None:
     assert not get(system, run_id).HasField("end_time")
 
 
-def test_words_may_change(system: Up) -> None:
+def test_name_and_description_may_change(system: Up) -> None:
     run_id = start(system, name="old")
     system.tracking.RenameRun(v1.RenameRunRequest(run_id=run_id, new_name="new"), timeout=SECONDS)
     system.tracking.DescribeRun(v1.DescribeRunRequest(run_id=run_id, description="x" * 20_000), timeout=SECONDS)
@@ -83,7 +83,7 @@ def test_tags_are_removed(system: Up) -> None:
     assert dict(get(system, run_id).tags) == {"b": "2", "c": "3"}
 
 
-def test_known_parameters_beside_points_do_not_stand_in_their_way(system: Up) -> None:
+def test_points_are_logged_with_known_parameters(system: Up) -> None:
     run_id = start(system)
     batch = v1.LogBatchRequest(run_id=run_id, params={"depth": "3"}, series=[POINT])
     for points in (1, 2):
@@ -91,20 +91,20 @@ def test_known_parameters_beside_points_do_not_stand_in_their_way(system: Up) ->
         assert get(system, run_id).metrics["loss"].count == points
 
 
-def test_lineage(system: Up) -> None:
+def test_lineage_is_logged_once(system: Up) -> None:
     run_id = start(system)
     train = v1.DatasetInput(
         dataset=v1.Dataset(name="train", digest="d1", source_type="s3", source="{}"), tags={"context": "training"}
     )
     output = v1.ModelOutput(model_id=f"m-{new_id()}", step=7)
-    ask = v1.LogLineageRequest(run_id=run_id, inputs=[train], outputs=[output], request_id=new_id())
-    done = system.tracking.LogLineage(ask, timeout=SECONDS)
-    assert system.tracking.LogLineage(ask, timeout=SECONDS) == done
+    lineage = v1.LogLineageRequest(run_id=run_id, inputs=[train], outputs=[output], request_id=new_id())
+    done = system.tracking.LogLineage(lineage, timeout=SECONDS)
+    assert system.tracking.LogLineage(lineage, timeout=SECONDS) == done
     run = get(system, run_id)
     assert (list(run.inputs), list(run.outputs)) == ([train], [output])
 
 
-def test_a_full_run_takes_points_and_can_be_read(system: Up) -> None:
+def test_full_run_accepts_points_and_is_readable(system: Up) -> None:
     run_id = start(system)
     for turn in range(3):
         tags = {f"{turn}.{number}": "x" * 8_000 for number in range(122)}
@@ -123,7 +123,7 @@ def test_a_full_run_takes_points_and_can_be_read(system: Up) -> None:
 
 
 @pytest.mark.parametrize("key", [" a ", "\u212b"])
-def test_what_could_be_set_can_be_removed(system: Up, key: str) -> None:
+def test_tag_with_any_key_can_be_removed(system: Up, key: str) -> None:
     run_id, experiment_id = start(system, tags={key: "1"}), system.new_experiment()
     system.tracking.LogBatch(v1.LogBatchRequest(run_id=run_id, removed_tags=[key]), timeout=SECONDS)
     assert not get(system, run_id).tags
@@ -132,7 +132,7 @@ def test_what_could_be_set_can_be_removed(system: Up, key: str) -> None:
         system.tracking.ChangeExperimentTags(request, timeout=SECONDS)
 
 
-def test_a_deleted_run_takes_points_and_its_end_and_nothing_else(system: Up) -> None:
+def test_deleted_run_accepts_only_points_and_end(system: Up) -> None:
     run_id = start(system)
     digest = system.upload()
     delete = v1.DeleteRunRequest(run_id=run_id, reason="wrong data")
@@ -158,7 +158,7 @@ def test_a_deleted_run_takes_points_and_its_end_and_nothing_else(system: Up) -> 
     assert not get(system, run_id).deleted
 
 
-def test_every_command_can_be_repeated_whatever_happened_since(system: Up) -> None:
+def test_repeated_commands_return_first_responses(system: Up) -> None:
     tracking, run_id, again = system.tracking, start(system), new_id
     commands: list[tuple[Any, Message]] = [
         (tracking.LogBatch, v1.LogBatchRequest(run_id=run_id, tags={"a": "1"}, request_id=again())),
@@ -169,9 +169,9 @@ def test_every_command_can_be_repeated_whatever_happened_since(system: Up) -> No
         (tracking.ResumeRun, v1.ResumeRunRequest(run_id=run_id, request_id=again())),
         (tracking.DeleteRun, v1.DeleteRunRequest(run_id=run_id, request_id=again())),
     ]
-    answers = [method(request, timeout=SECONDS) for method, request in commands]
+    responses = [method(request, timeout=SECONDS) for method, request in commands]
     heads = system.heads()
-    assert [method(request, timeout=SECONDS) for method, request in commands] == answers
+    assert [method(request, timeout=SECONDS) for method, request in commands] == responses
     assert system.heads() == heads
     restore = v1.RestoreRunRequest(run_id=run_id, request_id=new_id())
     restored = tracking.RestoreRun(restore, timeout=SECONDS)
@@ -192,7 +192,7 @@ def test_every_command_can_be_repeated_whatever_happened_since(system: Up) -> No
     ],
     ids=count(),
 )
-def test_of_an_unknown_run(system: Up, method: str, request_type: Any) -> None:
+def test_unknown_run_is_rejected(system: Up, method: str, request_type: Any) -> None:
     error = system.refused(getattr(system.tracking, method), request_type(run_id=new_id()))
     assert (type(error), error.reason) == (NotFound, "RUN_NOT_FOUND")
     error = system.refused(getattr(system.tracking, method), request_type(run_id="../x"))
@@ -211,7 +211,7 @@ def test_of_an_unknown_run(system: Up, method: str, request_type: Any) -> None:
     ],
     ids=count(),
 )
-def test_a_start_that_is_refused(system: Up, fields: dict[str, Any], reason: str) -> None:
+def test_invalid_start_is_rejected(system: Up, fields: dict[str, Any], reason: str) -> None:
     request = v1.StartRunRequest(run_id=new_id(), experiment_id=system.new_experiment(), **fields)
     error = system.refused(system.tracking.StartRun, request)
     assert (type(error), error.reason) == (InvalidRequest, reason)

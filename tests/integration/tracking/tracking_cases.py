@@ -1,4 +1,4 @@
-"""As `overtaken`, for the commands of tracking, serving and webhooks."""
+"""Cases like those of `registry_cases`, for the commands of tracking, serving and webhooks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Make = Callable[[str, Client], Message]
 
 
 def _nothing() -> None:
-    """Nobody needs to do anything: it cannot be done twice."""
+    """Do nothing: the command cannot be repeated anyway."""
 
 
 # Experiments, runs and logged models.
@@ -29,7 +29,7 @@ def _experiment_stays(writers: Writers) -> Prepared:
 
 
 def _on_experiment(make: Make, *, deleted: bool = False) -> Any:
-    """A command on an experiment, which is deleted then."""
+    """Return a scenario of a command on an experiment, which is deleted after it."""
 
     def experiment(writers: Writers) -> Prepared:
         experiment_id = writers.one.new_experiment()
@@ -45,7 +45,7 @@ def _on_experiment(make: Make, *, deleted: bool = False) -> Any:
 
 
 def _on_run(make: Make, *, deleted: bool = False) -> Any:
-    """A command on a run, which is deleted then."""
+    """Return a scenario of a command on a run, which is deleted after it."""
 
     def run(writers: Writers) -> Prepared:
         run_id = writers.one.new_run()
@@ -106,7 +106,7 @@ def _new_logged_model_stays(writers: Writers) -> Prepared:
 
 
 def _on_logged_model(make: Make, *, deleted: bool = False) -> Any:
-    """A command on a logged model, which is deleted then."""
+    """Return a scenario of a command on a logged model, which is deleted after it."""
 
     def model(writers: Writers) -> Prepared:
         model_id = _logged_model(writers.one)
@@ -151,7 +151,7 @@ TRACKING = [
     Case("tracking", "ResumeRun", _resumed_run_is_deleted, repeated_refusal="RUN_DELETED"),
     Case("tracking", "DeleteRun", _on_run(lambda r, _: v1.DeleteRunRequest(run_id=r))),
     Case("tracking", "RestoreRun", _on_run(lambda r, _: v1.RestoreRunRequest(run_id=r), deleted=True)),
-    # A deleted run ends, and takes points that come late.
+    # A deleted run may end, and accepts late points.
     Case("tracking", "FinishRun", _on_run(lambda r, _: v1.FinishRunRequest(run_id=r, status=v1.RUN_STATUS_FINISHED))),
     Case("tracking", "LogBatch", _on_run(_points), repeated_refusal=None),
     Case("tracking", "LogArtifact", _artifact_is_lost, repeated_refusal="ARTIFACT_NOT_FOUND"),
@@ -224,7 +224,7 @@ SERVING = [
     Case("serving", "StopPod", _pod_stays_stopped),
 ]
 
-# Webhooks. They are of a model that nobody moves: nothing is sent.
+# Webhooks. Their model's aliases never move, so nothing is sent.
 
 
 def _create_webhook() -> v1.CreateWebhookRequest:
@@ -237,15 +237,15 @@ def _new_webhook_is_deleted(writers: Writers) -> Prepared:
 
 def _delete_webhook_of(writers: Writers) -> object:
     position = writers.one.heads()["webhooks"]
-    behind = (("rollforward-min-position", f"webhooks={position}"),)
+    headers = (("rollforward-min-position", f"webhooks={position}"),)
     request = v1.ListWebhooksRequest(page_size=1000)
-    newest = writers.one.webhooks.ListWebhooks(request, metadata=behind, timeout=SECONDS).webhooks[-1]
+    newest = writers.one.webhooks.ListWebhooks(request, metadata=headers, timeout=SECONDS).webhooks[-1]
     delete = v1.DeleteWebhookRequest(webhook_id=newest.webhook_id)
     return writers.other.webhooks.DeleteWebhook(delete, timeout=SECONDS)
 
 
 def _on_webhook(make: Callable[[str], Message], *, stays: bool = False) -> Any:
-    """A command on a webhook, which is deleted then."""
+    """Return a scenario of a command on a webhook, which is deleted after it."""
 
     def webhook(writers: Writers) -> Prepared:
         made = writers.one.webhooks.CreateWebhook(_create_webhook(), timeout=SECONDS)

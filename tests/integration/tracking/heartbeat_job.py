@@ -1,6 +1,6 @@
-"""The job of a run, as a program: it stays in touch with the service in one of several ways until it is killed.
+"""The job of a run, as a program: it sends heartbeats in one of several ways until it is killed.
 
-Arguments: how ("attends", "blocks" or "logs"), the service's address, the run's id.
+Arguments: mode ("attends", "blocks" or "logs"), the service's address, the run's id.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ POINT = v1.Series(key="loss", steps=bytes(8), timestamps=bytes(8), values=bytes(
 
 
 def attend(service: v1.TrackingServiceStub, run_id: str, began: threading.Event) -> None:
-    """Keeps a call open, again and again until the run ends; says when it was answered."""
+    """Keep a heartbeat call open, reconnecting until the run ends; print when it is accepted."""
     ended = False
     while not ended:
         try:
-            for answer in service.AttendRun(v1.AttendRunRequest(run_id=run_id), wait_for_ready=True):
-                print(f"attended with a patience of {answer.patience_seconds} s", flush=True)
+            for response in service.AttendRun(v1.AttendRunRequest(run_id=run_id), wait_for_ready=True):
+                print(f"attended, timeout={response.patience_seconds} s", flush=True)
                 began.set()
             ended = True
         except grpc.RpcError as error:
@@ -35,19 +35,19 @@ def attend(service: v1.TrackingServiceStub, run_id: str, began: threading.Event)
 
 
 def block(service: v1.TrackingServiceStub, run_id: str) -> None:
-    """Attends on a thread, while another one holds the interpreter's lock for long."""
+    """Send heartbeats on a thread while another thread holds the interpreter's lock for long."""
     began = threading.Event()
     thread = threading.Thread(target=attend, args=(service, run_id, began), daemon=True)
     thread.start()
     began.wait()
     print("blocked", flush=True)
-    ctypes.PyDLL(None).sleep(BLOCKED_SECONDS)  # unlike CDLL it keeps the lock
+    ctypes.PyDLL(None).sleep(BLOCKED_SECONDS)  # unlike CDLL, it keeps the lock
     print("awake", flush=True)
     thread.join()
 
 
 def log(service: v1.TrackingServiceStub, run_id: str) -> None:
-    """Logs a point again and again, and tells of the first after each outage."""
+    """Log points repeatedly; print after the first one that is accepted after each outage."""
     reached = False
     while True:
         try:
@@ -61,17 +61,17 @@ def log(service: v1.TrackingServiceStub, run_id: str) -> None:
 
 
 if __name__ == "__main__":
-    how, address, of = sys.argv[1:]
+    mode, address, run = sys.argv[1:]
     options = [("grpc.enable_http_proxy", 0), ("grpc.initial_reconnect_backoff_ms", 100)]
     options += [("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
     with grpc.insecure_channel(address, options=options) as channel:
         service = v1.TrackingServiceStub(channel)
-        match how:
+        match mode:
             case "attends":
-                attend(service, of, threading.Event())
+                attend(service, run, threading.Event())
             case "blocks":
-                block(service, of)
+                block(service, run)
             case "logs":
-                log(service, of)
+                log(service, run)
             case _:
-                raise ValueError(how)
+                raise ValueError(mode)
