@@ -140,11 +140,11 @@ async def test_stuck_reader_does_not_block_others() -> None:
                 pass
         gone.set()
     # A reader that ended late did not release its turn again.
-    held = [turns.turn() for _ in range(2)]
-    for turn in held:
+    acquired = [turns.turn() for _ in range(2)]
+    for turn in acquired:
         await turn.__aenter__()
     assert turns._free.locked()
-    for turn in held:
+    for turn in acquired:
         await turn.__aexit__(None, None, None)
     assert turns._free._value == 2
 

@@ -1,4 +1,4 @@
-"""A backup drill: taken while moves go on, restored elsewhere, and compared with what was acknowledged."""
+"""Backups: taken while aliases move, restored elsewhere and compared with every acknowledged write."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.servers.seaweedfs import running_seaweedfs
 
 
 def run(command: str, backup: Path, *options: str, fails: bool = False, nats: NatsAddress | None = None) -> Any:
-    """Run `backup` or `restore`; its answer, or what it says when it fails."""
+    """Run `backup` or `restore`, and return its output, or its errors if it is to fail."""
     done = subprocess.run(
         [ROLLFORWARD, command, str(backup), *options, "-o", "json"],
         capture_output=True,
@@ -43,12 +43,12 @@ def run(command: str, backup: Path, *options: str, fails: bool = False, nats: Na
 
 
 class Mover:
-    """Moves an alias again and again, and remembers what was acknowledged."""
+    """Moves an alias until it is stopped, and keeps every acknowledgement."""
 
     def __init__(self, services: Up, model: str) -> None:
         self.moved: list[v1.MoveAliasResponse] = []
         self._services, self._model = services, model
-        self._enough = threading.Event()
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> Mover:
@@ -56,15 +56,15 @@ class Mover:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._enough.set()
+        self._stop.set()
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._enough.is_set():
+        while not self._stop.is_set():
             self.moved.append(self._services.move(self._model, 1 + len(self.moved) % 2))
 
-    def has_moved(self, count: int) -> None:
-        """Return once it has moved so often."""
+    def wait_for(self, count: int) -> None:
+        """Wait until the alias has moved so often."""
         until(lambda: len(self.moved) >= count, f"{count} moves")
 
 
@@ -72,7 +72,10 @@ def history(services: Up, model: str) -> list[tuple[int, str, int, int]]:
     """Return every change of the model's aliases, oldest first: revision, event, version and time."""
     with rf.Client(services.address) as client:
         changes = client.aliases.history(f"{model}@champion", limit=None)
-    return [(one.revision, one.event_id, one.to_version, one.time.ToNanoseconds()) for one in reversed(changes)]
+    return [
+        (change.revision, change.event_id, change.to_version, change.time.ToNanoseconds())
+        for change in reversed(changes)
+    ]
 
 
 def digests(services: Up, model: str) -> list[str]:
@@ -81,48 +84,48 @@ def digests(services: Up, model: str) -> list[str]:
         return [version.digest for version in client.versions.list(model)]
 
 
-def test_what_was_acknowledged_before_a_backup_is_restored(tmp_path: Path) -> None:
+def test_restore_has_every_acknowledged_write(tmp_path: Path) -> None:
     data, backup = tmp_path / "data", tmp_path / "backup"
     with up(data, "--webhooks-allow-private") as services:
         model = services.new_model(2)
         run_id = services.new_run()
         with Mover(services, model) as mover:
-            mover.has_moved(20)
+            mover.wait_for(20)
             acknowledged = list(mover.moved)
-            taken = run("backup", backup, "--data", str(data))
-            mover.has_moved(len(acknowledged) + 10)
-        later = run("backup", backup, "--data", str(data))
-        known, stored = history(services, model), digests(services, model)
+            first = run("backup", backup, "--data", str(data))
+            mover.wait_for(len(acknowledged) + 10)
+        second = run("backup", backup, "--data", str(data))
+        changes, version_digests = history(services, model), digests(services, model)
         secret = (data / "webhook.key").read_bytes()
-    assert taken["positions"]["registry"] >= acknowledged[-1].position
-    assert later["positions"]["registry"] >= mover.moved[-1].position
+    assert first["positions"]["registry"] >= acknowledged[-1].position
+    assert second["positions"]["registry"] >= mover.moved[-1].position
     restored = run("restore", backup, "--data", str(tmp_path / "restored"))
-    assert restored["positions"] == later["positions"]
+    assert restored["positions"] == second["positions"]
     assert (tmp_path / "restored" / "webhook.key").read_bytes() == secret
     with up(tmp_path / "restored") as services:
         # Positions, ids and times are those of the log that was backed up.
-        assert history(services, model) == known
-        assert digests(services, model) == stored
+        assert history(services, model) == changes
+        assert digests(services, model) == version_digests
         assert services.tracking.GetRun(v1.GetRunRequest(run_id=run_id), timeout=SECONDS).run.run_id == run_id
         resolved = services.registry.ResolveAlias(v1.ResolveAliasRequest(model=model, alias="champion"))
         assert resolved.epoch == restored["epochs"]["registry"]
-        # An old position is refused, a new move follows.
-        header = (("rollforward-min-position", f"registry={known[-1][0]}"),)
-        refused = services.refused(services.registry.GetModel, v1.GetModelRequest(name=model), headers=header)
-        assert refused.reason == "LOG_EPOCH_CHANGED"
-        assert services.move(model, 3 - resolved.alias.version).position > known[-1][0]
+        # An old position is rejected, and a new move gets a later one.
+        header = (("rollforward-min-position", f"registry={changes[-1][0]}"),)
+        rejected = services.refused(services.registry.GetModel, v1.GetModelRequest(name=model), headers=header)
+        assert rejected.reason == "LOG_EPOCH_CHANGED"
+        assert services.move(model, 3 - resolved.alias.version).position > changes[-1][0]
 
 
-def test_a_repeated_command_is_known_after_a_restore(tmp_path: Path) -> None:
+def test_repeated_request_is_recognized_after_restore(tmp_path: Path) -> None:
     data, backup = tmp_path / "data", tmp_path / "backup"
     with up(data) as services:
         model = services.new_model(2)
-        ask = v1.MoveAliasRequest(model=model, alias="champion", version=2, request_id="once")
-        first = services.registry.MoveAlias(ask, timeout=SECONDS)
+        move = v1.MoveAliasRequest(model=model, alias="champion", version=2, request_id="once")
+        first = services.registry.MoveAlias(move, timeout=SECONDS)
         run("backup", backup, "--data", str(data))
     run("restore", backup, "--data", str(tmp_path / "restored"))
     with up(tmp_path / "restored") as services:
-        again = services.registry.MoveAlias(ask, timeout=SECONDS)
+        again = services.registry.MoveAlias(move, timeout=SECONDS)
         assert again.position == first.position
         assert again.alias.revision == first.alias.revision
         assert len(history(services, model)) == 1
@@ -130,7 +133,7 @@ def test_a_repeated_command_is_known_after_a_restore(tmp_path: Path) -> None:
 
 @pytest.fixture
 def backup(tmp_path: Path) -> Path:
-    """A backup of a stopped system, with its data directory beside it."""
+    """Return a backup of a stopped system, with its data directory beside it."""
     data = tmp_path / "data"
     with up(data) as services:
         services.move(services.new_model(2), 1)
@@ -143,28 +146,30 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_restore_overwrites_nothing(tmp_path: Path, backup: Path) -> None:
+def test_restore_overwrites_nothing(tmp_path: Path, backup: Path) -> None:
     before = files(tmp_path / "data" / "nats" / "store")
-    said = run("restore", backup, "--data", str(tmp_path / "data"), fails=True)
-    assert "WOULD_OVERWRITE" in said
+    errors = run("restore", backup, "--data", str(tmp_path / "data"), fails=True)
+    assert "WOULD_OVERWRITE" in errors
     assert files(tmp_path / "data" / "nats" / "store") == before
 
 
 @pytest.mark.parametrize("damaged", ["logs", "artifacts", "manifest.json", "webhook.key"])
-def test_a_damaged_backup_is_refused_and_restores_nothing(tmp_path: Path, backup: Path, damaged: str) -> None:
-    place = backup / damaged
+def test_damaged_backup_is_rejected_and_restores_nothing(tmp_path: Path, backup: Path, damaged: str) -> None:
+    damaged_path = backup / damaged
     file = (
-        place if place.is_file() else max((p for p in place.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+        damaged_path
+        if damaged_path.is_file()
+        else max((p for p in damaged_path.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     )
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(bytes(data) if damaged != "manifest.json" else bytes(data[:-10]))
-    said = run("restore", backup, "--data", str(tmp_path / "restored"), fails=True)
-    assert "INVALID_BACKUP" in said
+    errors = run("restore", backup, "--data", str(tmp_path / "restored"), fails=True)
+    assert "INVALID_BACKUP" in errors
     assert not (tmp_path / "restored").exists()
 
 
-def test_a_second_backup_copies_only_what_is_new(tmp_path: Path, backup: Path) -> None:
+def test_second_backup_copies_new_files_only(tmp_path: Path, backup: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in backup.rglob("*") if path.is_file()}
     run("backup", backup, "--data", str(tmp_path / "data"))
     after = {path: path.stat().st_mtime_ns for path in backup.rglob("*") if path.is_file()}
@@ -183,19 +188,17 @@ def test_a_second_backup_copies_only_what_is_new(tmp_path: Path, backup: Path) -
     assert [path for path in newest if len(path.name) == 64 and path not in after]
 
 
-def test_a_place_without_logs_is_no_backup(tmp_path: Path) -> None:
+def test_backup_needs_logs_and_backup_directory(tmp_path: Path) -> None:
     assert "NOTHING_TO_BACK_UP" in run("backup", tmp_path / "backup", "--data", str(tmp_path / "none"), fails=True)
     assert not (tmp_path / "backup").exists()
     assert not (tmp_path / "none").exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
-    said = run("backup", tmp_path / "other", "--data", str(tmp_path / "none"), fails=True)
-    assert "INVALID_BACKUP" in said
+    errors = run("backup", tmp_path / "other", "--data", str(tmp_path / "none"), fails=True)
+    assert "INVALID_BACKUP" in errors
 
 
-def test_rows_that_know_more_than_a_restored_log_are_refused_until_that_is_accepted(
-    tmp_path: Path, backup: Path
-) -> None:
+def test_rows_ahead_of_restored_log_need_accepted_loss(tmp_path: Path, backup: Path) -> None:
     data, restored = tmp_path / "data", tmp_path / "restored"
     with up(data) as services:
         model = services.new_model(2)
@@ -203,51 +206,51 @@ def test_rows_that_know_more_than_a_restored_log_are_refused_until_that_is_accep
     run("restore", backup, "--data", str(restored))
     shutil.copytree(data / "rows", restored / "rows")
     command = [ROLLFORWARD, "up", "--data", str(restored), "--grpc", "127.0.0.1:0"]
-    refused = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
-    assert refused.returncode == 1
-    assert "LOG_LOST" in refused.stderr
+    start = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    assert start.returncode == 1
+    assert "LOG_LOST" in start.stderr
     with up(restored, "--accept-log-loss", "registry") as services:
         assert services.heads()["registry"]
     assert list((restored / "rows").glob("lost_*.db"))
 
 
 @pytest.fixture(scope="module")
-def outside() -> Iterator[tuple[NatsAddress, NatsAddress]]:
-    """Two outside NATS servers."""
-    with running_nats() as one, running_nats() as other:
-        yield one, other
+def external_servers() -> Iterator[tuple[NatsAddress, NatsAddress]]:
+    """Yield two external NATS servers."""
+    with running_nats() as first, running_nats() as second:
+        yield first, second
 
 
-def test_an_outside_server_is_backed_up_and_restored(
-    tmp_path: Path, outside: tuple[NatsAddress, NatsAddress], monkeypatch: pytest.MonkeyPatch
+def test_external_server_is_backed_up_and_restored(
+    tmp_path: Path, external_servers: tuple[NatsAddress, NatsAddress], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backup, places = tmp_path / "backup", ("--artifacts", str(tmp_path / "artifacts"))
-    source, target = outside
+    backup, artifacts = tmp_path / "backup", ("--artifacts", str(tmp_path / "artifacts"))
+    source, target = external_servers
     for name, value in access(source).items():
         monkeypatch.setenv(name, value)
-    with up(tmp_path / "data", *places) as services:
+    with up(tmp_path / "data", *artifacts) as services:
         model = services.new_model(2)
         services.move(model, 2)
-        run("backup", backup, "--data", str(tmp_path / "data"), *places, nats=source)
-        known = history(services, model)
-    here = ("--data", str(tmp_path / "restored"), "--artifacts", str(tmp_path / "artifacts-restored"))
-    assert run("restore", backup, *here, nats=target)["restart_nats"]
-    assert "WOULD_OVERWRITE" in run("restore", backup, *here, fails=True, nats=target)
+        run("backup", backup, "--data", str(tmp_path / "data"), *artifacts, nats=source)
+        changes = history(services, model)
+    restored = ("--data", str(tmp_path / "restored"), "--artifacts", str(tmp_path / "artifacts-restored"))
+    assert run("restore", backup, *restored, nats=target)["restart_nats"]
+    assert "WOULD_OVERWRITE" in run("restore", backup, *restored, fails=True, nats=target)
     for name, value in access(target).items():
         monkeypatch.setenv(name, value)
-    with up(tmp_path / "restored", *here[2:]) as services:
-        assert history(services, model) == known
+    with up(tmp_path / "restored", *restored[2:]) as services:
+        assert history(services, model) == changes
 
-    async def guarded(address: NatsAddress) -> bool:
+    async def is_protected(address: NatsAddress) -> bool:
         async with connection(address.url, address.user, address.password) as client:
-            found = await find_stream(client, "registry")
-            return bool(found and found.config["deny_purge"] and found.config["deny_delete"])
+            stream = await find_stream(client, "registry")
+            return bool(stream and stream.config["deny_purge"] and stream.config["deny_delete"])
 
-    assert asyncio.run(guarded(outside[1]))
+    assert asyncio.run(is_protected(external_servers[1]))
 
 
-def test_artifacts_in_a_bucket_are_backed_up_and_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # More than goes up or comes down in one request, so that the digest proves that all parts are there, in order.
+def test_artifacts_in_bucket_are_backed_up_and_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # More than one request carries, so that the digest proves that all parts are there and in order.
     contents = {"weights.bin": random.Random(1).randbytes(PART + PART // 2), "labels.json": b"[]", "é/empty": b""}
     source = tmp_path / "source"
     for name, content in contents.items():
@@ -265,22 +268,22 @@ def test_artifacts_in_a_bucket_are_backed_up_and_restored(tmp_path: Path, monkey
             client.aliases.move("fraud@champion", version)
             list(client.system.snapshot("registry"))
             run("backup", backup, "--data", str(tmp_path / "data"), *old)
-            known = history(services, "fraud")
+            changes = history(services, "fraud")
         run("restore", backup, "--data", str(tmp_path / "restored"), *new)
-        place = open_objects(old[1])
-        for name in place.sizes():
-            place.delete(name)
+        objects = open_objects(old[1])
+        for name in objects.sizes():
+            objects.delete(name)
         with up(tmp_path / "restored", *new) as services, rf.Client(services.address) as client:
-            assert history(services, "fraud") == known
+            assert history(services, "fraud") == changes
             assert "rows are those of a snapshot" in services.program.errors
-            found = client.artifacts.download("models:/fraud@champion", tmp_path / "found")
-            assert {name: (found / name).read_bytes() for name in contents} == contents
+            downloaded = client.artifacts.download("models:/fraud@champion", tmp_path / "found")
+            assert {name: (downloaded / name).read_bytes() for name in contents} == contents
             assert client.versions.register("fraud", logged, artifact="model").version == 2
             assert services.upload(b"new weights")
 
 
 def access(address: NatsAddress) -> dict[str, str]:
-    """Return the settings that name a server."""
+    """Return the settings for a connection to a server."""
     return {
         "ROLLFORWARD_NATS": address.url,
         "ROLLFORWARD_NATS_USER": address.user,

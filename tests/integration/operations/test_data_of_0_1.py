@@ -1,4 +1,4 @@
-"""A data directory of 0.1, from before there were epochs, opens as it is, and clients of 0.1 are served.
+"""A data directory of release 0.1, which had no epochs, opens unchanged, and clients of 0.1 still work.
 
 `data_of_0_1.tar.xz` was written by commit 4d4c72d: a model with two versions whose alias moved three times, a run, a
 webhook, a pod and a snapshot of the registry's rows.
@@ -23,7 +23,7 @@ CHAMPION: dict[str, Any] = {"model": "fraud", "alias": "champion"}
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data directory, as 0.1 left it."""
+    """Return the data directory, as 0.1 left it."""
     home = tmp_path_factory.mktemp("old")
     with tarfile.open(Path(__file__).with_name("data_of_0_1.tar.xz")) as archive:
         archive.extractall(home, filter="data")
@@ -32,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def services(data: Path) -> Iterator[Up]:
-    """Services over it."""
+    """Yield services that use that directory."""
     with up(data) as running:
         yield running
 
@@ -43,18 +43,18 @@ def test_logs_are_in_their_first_epoch(services: Up) -> None:
     assert {log.epoch for log in status.logs} == {1}
 
 
-def test_rows_are_not_computed_again(services: Up, data: Path) -> None:
+def test_rows_are_not_recomputed(services: Up, data: Path) -> None:
     status = services.system.GetStatus(v1.GetStatusRequest(), timeout=SECONDS)
     with tarfile.open(Path(__file__).with_name("data_of_0_1.tar.xz")) as archive:
-        found = re.findall(r"rows/rf_(\w+)_([0-9a-f]{10})_1\.db", " ".join(archive.getnames()))
+        archived = re.findall(r"rows/rf_(\w+)_([0-9a-f]{10})_1\.db", " ".join(archive.getnames()))
     for projection in status.projections:
-        # A projection that has changed since has another fingerprint: its rows are others.
-        if (projection.name.replace("-", "_"), projection.fingerprint) in found:
+        # A projection that has changed since has another fingerprint, and other rows.
+        if (projection.name.replace("-", "_"), projection.fingerprint) in archived:
             assert projection.generation == 1
     assert not list((data / "rows").glob("lost_*"))
 
 
-def test_what_was_written_is_read(services: Up) -> None:
+def test_data_of_0_1_is_readable(services: Up) -> None:
     resolved = services.registry.ResolveAlias(v1.ResolveAliasRequest(**CHAMPION), timeout=SECONDS)
     assert (resolved.alias.version, resolved.alias.revision, resolved.epoch) == (1, 6, 0)
     history = services.registry.ListAliasHistory(v1.ListAliasHistoryRequest(**CHAMPION), timeout=SECONDS)
@@ -63,7 +63,7 @@ def test_what_was_written_is_read(services: Up) -> None:
     assert run.name == "old"
 
 
-def test_a_client_that_sends_no_epoch_is_served(services: Up) -> None:
+def test_client_without_epoch_works(services: Up) -> None:
     header = (("rollforward-min-position", "registry=6"),)
     model = services.registry.GetModel(v1.GetModelRequest(name="fraud"), metadata=header, timeout=SECONDS)
     assert model.model.aliases[0].revision == 6

@@ -1,4 +1,4 @@
-"""How the embedded NATS server ends with its owner, however that ends, and how the lock of its directory follows."""
+"""The embedded NATS server ends with its owner, however the owner ends, and the lock of its directory is freed."""
 
 import os
 import resource
@@ -48,11 +48,13 @@ child.wait()
 """
 
 
-def gone(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def sleeper(command: list[str], *, pass_fds: tuple[int, ...] = (), stdin: int | None = None) -> subprocess.Popen[str]:
+def start_process(
+    command: list[str], *, pass_fds: tuple[int, ...] = (), stdin: int | None = None
+) -> subprocess.Popen[str]:
     return subprocess.Popen(command, pass_fds=pass_fds, stdin=stdin, text=True)
 
 
@@ -66,7 +68,7 @@ class Parent:
 
 @pytest.fixture
 def spawn() -> Iterator[Spawn]:
-    """Start programs that print their child's pid when it is ready; end both whatever the test finds."""
+    """Return a function that starts a program that prints its child's pid; the fixture ends both afterwards."""
     parents: list[Parent] = []
 
     def start(source: str, *arguments: str) -> Parent:
@@ -78,34 +80,34 @@ def spawn() -> Iterator[Spawn]:
 
     yield start
     for parent in parents:
-        if not gone(parent.child):
+        if not has_ended(parent.child):
             os.kill(parent.child, signal.SIGKILL)
         parent.program.kill()
         parent.program.communicate()
 
 
-async def test_start_is_refused_while_another_process_holds_the_directory(spawn: Spawn, tmp_path: Path) -> None:
+async def test_start_is_rejected_while_other_process_uses_directory(spawn: Spawn, tmp_path: Path) -> None:
     program = spawn(OWNER, str(tmp_path / "data"), "plain").program
-    with pytest.raises(DataDirectoryInUse) as refused:
+    with pytest.raises(DataDirectoryInUse) as caught:
         await EmbeddedNats(tmp_path / "data").start()
-    assert refused.value.pid == program.pid
+    assert caught.value.pid == program.pid
 
 
 @pytest.fixture
 def full_disk() -> Iterator[None]:
-    """No file can grow, as on a disk without room."""
+    """Let no file grow, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-async def test_a_directory_without_room_is_refused_as_such(full_disk: None, tmp_path: Path) -> None:
+async def test_full_disk_is_rejected(full_disk: None, tmp_path: Path) -> None:
     with pytest.raises(DataDirectoryUnusable):
         await EmbeddedNats(tmp_path / "data").start()
 
 
-async def test_no_server_runs_that_the_lock_cannot_name(tmp_path: Path) -> None:
+async def test_server_is_not_started_if_lock_cannot_be_written(tmp_path: Path) -> None:
     (await DirectoryLock.acquire(tmp_path)).release()
     fd = os.open(tmp_path / "lock", os.O_RDONLY)
     NatsConfig(None, "user", "password", "system", "password").write(tmp_path)
@@ -116,64 +118,62 @@ async def test_no_server_runs_that_the_lock_cannot_name(tmp_path: Path) -> None:
     os.close(fd)
 
 
-async def test_a_server_that_outlives_its_owner_keeps_the_lock(tmp_path: Path) -> None:
+async def test_server_that_outlives_its_owner_keeps_lock(tmp_path: Path) -> None:
     lock = await DirectoryLock.acquire(tmp_path / "data")
-    orphan = sleeper(["/bin/sleep", "600"], pass_fds=(lock.fd,))
-    dead = sleeper(["/bin/sleep", "0"])
+    orphan = start_process(["/bin/sleep", "600"], pass_fds=(lock.fd,))
+    dead = start_process(["/bin/sleep", "0"])
     dead.wait()
     (tmp_path / "data" / "lock").write_text(f"{dead.pid} {orphan.pid}")
     lock.leave()
     try:
-        with pytest.raises(DataDirectoryInUse) as refused:
+        with pytest.raises(DataDirectoryInUse) as caught:
             await DirectoryLock.acquire(tmp_path / "data")
-        assert refused.value.pid == orphan.pid
+        assert caught.value.pid == orphan.pid
     finally:
         orphan.kill()
         orphan.wait()
     (await DirectoryLock.acquire(tmp_path / "data")).release()
 
 
-async def test_server_dies_with_a_killed_owner_and_the_directory_is_free(spawn: Spawn, tmp_path: Path) -> None:
+async def test_server_dies_with_killed_owner_and_frees_directory(spawn: Spawn, tmp_path: Path) -> None:
     parent = spawn(OWNER, str(tmp_path / "data"), "plain")
     parent.program.kill()
     parent.program.wait()
     async with EmbeddedNats(tmp_path / "data") as server:  # waits for the lock: the first server has gone
-        assert gone(parent.child)
+        assert has_ended(parent.child)
         assert server.pid != parent.child
 
 
 @pytest.mark.parametrize("how", ["plain", "graceful"])
-async def test_sigterm_of_the_owner_stops_the_server(spawn: Spawn, tmp_path: Path, how: str) -> None:
+async def test_sigterm_of_owner_stops_server(spawn: Spawn, tmp_path: Path, how: str) -> None:
     parent = spawn(OWNER, str(tmp_path / "data"), how)
     parent.program.terminate()
     assert parent.program.wait(scaled(20)) == (0 if how == "graceful" else -signal.SIGTERM)
-    await until(lambda: gone(parent.child))
+    await until(lambda: has_ended(parent.child))
 
 
 @pytest.mark.parametrize("how", ["plain", "graceful"])
-async def test_ctrl_c_reaches_the_owner_only_which_stops_the_server_cleanly(
-    spawn: Spawn, tmp_path: Path, how: str
-) -> None:
+async def test_ctrl_c_reaches_owner_only_which_stops_server_cleanly(spawn: Spawn, tmp_path: Path, how: str) -> None:
     parent = spawn(OWNER, str(tmp_path / "data"), how)
     os.killpg(parent.program.pid, signal.SIGINT)
     parent.program.wait(scaled(20))
-    assert gone(parent.child)
+    assert has_ended(parent.child)
     log = (tmp_path / "data" / "nats-server.log").read_text()
     assert "terminated" in log
     assert "interrupt" not in log
 
 
 @pytest.mark.parametrize("platform", sorted({sys.platform, "other"}))
-async def test_a_leashed_process_dies_with_its_killed_parent(spawn: Spawn, platform: str) -> None:
+async def test_leashed_process_dies_with_killed_parent(spawn: Spawn, platform: str) -> None:
     parent = spawn(HOLDER, platform)
     await until(lambda: psutil.Process(parent.child).name() == "sleep")
     parent.program.kill()
     parent.program.wait()
-    await until(lambda: gone(parent.child))
+    await until(lambda: has_ended(parent.child))
 
 
-async def test_the_pipe_leash_ends_when_its_parent_lets_go() -> None:
-    child = sleeper(leashed(["/bin/sleep", "600"], "other"), stdin=subprocess.PIPE)
+async def test_pipe_leash_ends_when_parent_closes_it() -> None:
+    child = start_process(leashed(["/bin/sleep", "600"], "other"), stdin=subprocess.PIPE)
     await until(lambda: psutil.Process(child.pid).name() == "sleep")
     watchers = psutil.Process(child.pid).children()
     assert len(watchers) == 1
@@ -181,4 +181,4 @@ async def test_the_pipe_leash_ends_when_its_parent_lets_go() -> None:
     assert child.wait() == -signal.SIGTERM
     assert child.stdin is not None
     child.stdin.close()
-    await until(lambda: gone(watchers[0].pid))
+    await until(lambda: has_ended(watchers[0].pid))

@@ -1,4 +1,4 @@
-"""What callers of the epoch before meet after a loss was accepted: refused by name, and they start again."""
+"""What callers from the previous epoch of a log meet after a loss was accepted: a clear error, and a fresh start."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ EXPORT = v1.ExportEventsRequest(filter=v1.ListEventsRequest(log="registry"))
 
 
 @dataclass
-class Before:
-    """What callers hold that knew the registry and tracking logs before these lost their ends.
+class PreviousEpoch:
+    """What callers have from before the registry and tracking logs lost their ends.
 
     Attributes:
-        model: Its champion was moved before and after what is kept.
-        client: A client that saw all of it.
-        kept: The registry log's last position that is kept.
-        known: The last that callers have seen.
-        revision: The champion's revision that they have seen.
-        page_token: Of the champion's history, behind its newest change.
-        export_token: Of an export of the registry's events.
+        model: Its champion moved both before and after the position that is kept.
+        client: A client that has seen every move.
+        kept: The registry log's last position that is not lost.
+        known: The registry log's last position that callers have seen.
+        revision: The champion's last revision that callers have seen.
+        page_token: For the champion's history after its newest change.
+        export_token: For the rest of an export of the registry's events.
     """
 
     model: str
@@ -53,22 +53,22 @@ class Before:
     runs: RunsWatch
     schedule_id: str
     run_id: str
-    webhook_told: str
-    webhook_untold: str
+    delivered_webhook: str
+    undelivered_webhook: str
 
 
 @dataclass
-class After:
-    """The services in their new epoch, and the callers of the one before."""
+class NewEpoch:
+    """The services in their new epoch, and the callers from the previous one."""
 
     services: Up
-    before: Before
+    previous: PreviousEpoch
     epoch: int
     receiver: Receiver
 
 
-def keep(services: Up) -> tuple[str, str, int]:
-    """Write what is kept; the model, a schedule to come, and the registry's head."""
+def write_kept(services: Up) -> tuple[str, str, int]:
+    """Write what is not lost, and return the model, a pending schedule and the registry's head."""
     model = services.new_model(2)
     for number in range(KEPT_MOVES):
         services.move(model, 1 + number % 2)
@@ -78,50 +78,50 @@ def keep(services: Up) -> tuple[str, str, int]:
     return model, schedule.schedule_id, services.heads()["registry"]
 
 
-def know(services: Up, model: str, schedule_id: str, kept: int, receiver: Receiver) -> Before:
-    """Have callers see what is lost afterwards."""
+def write_lost(services: Up, model: str, schedule_id: str, kept: int, receiver: Receiver) -> PreviousEpoch:
+    """Write what is lost later, and let callers see it."""
     client = rf.Client(services.address, timeout=20.0)
     run = services.new_run()
     watch, runs = client.aliases.watch(f"{model}@champion"), client.runs.watch(run)
-    told = client.webhooks.create(receiver.url, model=model).webhook.webhook_id
+    delivered = client.webhooks.create(receiver.url, model=model).webhook.webhook_id
     alias = v1.Alias()
     for number in range(LOST_MOVES):
         alias = client.aliases.move(f"{model}@champion", 1 + number % 2)
         assert next(watch).revision == alias.revision
     receiver.wait_for(LOST_MOVES)
-    until_cursor(client, told, alias.revision)
-    untold = client.webhooks.create(receiver.url, model="nothing", from_revision=alias.revision)
+    wait_for_cursor(client, delivered, alias.revision)
+    undelivered = client.webhooks.create(receiver.url, model="nothing", from_revision=alias.revision)
     known = services.heads()["registry"]
     page = services.registry.ListAliasHistory(history_request(model), timeout=SECONDS)
     exported = next(services.audit.ExportEvents(EXPORT, timeout=SECONDS))
-    return Before(
+    return PreviousEpoch(
         *(model, client, kept, known, alias.revision, page.next_page_token, exported.resume_token),
-        *(watch, runs, schedule_id, run, told, untold.webhook.webhook_id),
+        *(watch, runs, schedule_id, run, delivered, undelivered.webhook.webhook_id),
     )
 
 
 def history_request(model: str, page_token: str = "") -> v1.ListAliasHistoryRequest:
-    """Return the request for a page of one change of the champion."""
+    """Return a request for a page of one champion change."""
     return v1.ListAliasHistoryRequest(model=model, alias="champion", page_size=1, page_token=page_token)
 
 
-def until_cursor(client: rf.Client, webhook_id: str, position: int) -> None:
-    """Return once an endpoint's cursor is at a position."""
+def wait_for_cursor(client: rf.Client, webhook_id: str, position: int) -> None:
+    """Wait until an endpoint's cursor is at a position."""
     until(lambda: client.webhooks.get(webhook_id).cursor == position, "the cursor was written")
 
 
 @pytest.fixture(scope="module")
-def after(tmp_path_factory: pytest.TempPathFactory) -> Iterator[After]:
-    """Services whose registry and tracking logs lost their ends, which was accepted."""
+def after(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewEpoch]:
+    """Yield services whose registry and tracking logs lost their ends, with that loss accepted."""
     data = tmp_path_factory.mktemp("epoch") / "data"
     copy, logs = data.with_name("copy"), ("registry", "tracking")
     options = ("--grpc", f"127.0.0.1:{free_port()}", "--webhooks-allow-private")
     with Receiver() as receiver:
         with up(data, *options) as services:
-            kept = keep(services)
+            kept_writes = write_kept(services)
         shutil.copytree(data / "nats", copy)
         with up(data, *options) as services:
-            before = know(services, *kept, receiver)
+            previous = write_lost(services, *kept_writes, receiver)
             webhooks_log = data / "nats/store/jetstream/$G/streams/rf-webhooks"
         shutil.copytree(webhooks_log, copy / webhooks_log.relative_to(data / "nats"), dirs_exist_ok=True)
         shutil.rmtree(data / "nats")
@@ -133,50 +133,50 @@ def after(tmp_path_factory: pytest.TempPathFactory) -> Iterator[After]:
             assert epochs["registry"] > 1
             assert epochs["tracking"] > 1
             assert epochs["serving"] == 1
-            yield After(services, before, epochs["registry"], receiver)
-        before.client.close()
+            yield NewEpoch(services, previous, epochs["registry"], receiver)
+        previous.client.close()
 
 
-def champion(after: After) -> v1.ResolveAliasResponse:
-    """Return what the alias names."""
-    request = v1.ResolveAliasRequest(model=after.before.model, alias="champion")
+def champion(after: NewEpoch) -> v1.ResolveAliasResponse:
+    """Return the champion of the model."""
+    request = v1.ResolveAliasRequest(model=after.previous.model, alias="champion")
     return after.services.registry.ResolveAlias(request, timeout=SECONDS)
 
 
-def refused(method: grpc.UnaryUnaryMultiCallable, request: object, **headers: str) -> RollforwardError:  # type: ignore[type-arg]
-    """Return how a call is refused."""
+def error_of(method: grpc.UnaryUnaryMultiCallable, request: object, **headers: str) -> RollforwardError:  # type: ignore[type-arg]
+    """Return the error of a call."""
     with pytest.raises(grpc.RpcError) as caught:
         method(request, timeout=SECONDS, metadata=tuple(headers.items()))
     return from_rpc_error(caught.value)
 
 
-def test_an_answer_names_its_epoch(after: After) -> None:
+def test_response_has_epoch(after: NewEpoch) -> None:
     assert champion(after).epoch == after.epoch
-    assert after.before.client.aliases.resolve_response(f"{after.before.model}@champion").epoch == after.epoch
+    assert after.previous.client.aliases.resolve_response(f"{after.previous.model}@champion").epoch == after.epoch
 
 
-def test_a_conditional_move_of_the_epoch_before_never_wins(after: After) -> None:
-    now = champion(after)
+def test_conditional_move_from_previous_epoch_is_rejected(after: NewEpoch) -> None:
+    current = champion(after)
     registry = after.services.registry
-    ask: dict[str, Any] = {
-        "model": after.before.model,
+    move: dict[str, Any] = {
+        "model": after.previous.model,
         "alias": "champion",
         "version": 1,
-        "expected_revision": now.alias.revision,
+        "expected_revision": current.alias.revision,
     }
     for epoch in (0, 1, after.epoch + 1):
-        found = refused(registry.MoveAlias, v1.MoveAliasRequest(**ask, epoch=epoch))
-        assert isinstance(found, Conflict)
-        assert (found.reason, found.metadata["epoch"]) == ("LOG_EPOCH_CHANGED", str(after.epoch))
-    assert champion(after) == now
-    moved = registry.MoveAlias(v1.MoveAliasRequest(**ask, epoch=after.epoch), timeout=SECONDS)
+        error = error_of(registry.MoveAlias, v1.MoveAliasRequest(**move, epoch=epoch))
+        assert isinstance(error, Conflict)
+        assert (error.reason, error.metadata["epoch"]) == ("LOG_EPOCH_CHANGED", str(after.epoch))
+    assert champion(after) == current
+    moved = registry.MoveAlias(v1.MoveAliasRequest(**move, epoch=after.epoch), timeout=SECONDS)
     assert moved.epoch == after.epoch
 
 
 @pytest.mark.parametrize("kind", ["remove", "together", "schedule", "rollback", "rollback to", "rollback computed"])
-def test_every_expected_revision_is_of_an_epoch(after: After, kind: str) -> None:
-    now, model, registry = champion(after), after.before.model, after.services.registry
-    revision = now.alias.revision
+def test_expected_revision_without_epoch_is_rejected(after: NewEpoch, kind: str) -> None:
+    current, model, registry = champion(after), after.previous.model, after.services.registry
+    revision = current.alias.revision
     target = v1.AliasTarget(model=model, alias="champion", version=2, expected_revision=revision)
     at = v1.ScheduleMoveRequest(model=model, alias="champion", version=2, expected_revision=revision)
     at.at.FromDatetime(datetime.now(UTC) + timedelta(days=2))
@@ -189,32 +189,32 @@ def test_every_expected_revision_is_of_an_epoch(after: After, kind: str) -> None
         "together": (registry.MoveAliases, v1.MoveAliasesRequest(targets=[target])),
         "schedule": (registry.ScheduleMove, at),
         "rollback": (registry.Rollback, v1.RollbackRequest(**scope, expected_revision=revision)),
-        "rollback to": (registry.Rollback, v1.RollbackRequest(**scope, as_of=v1.AsOf(position=now.position))),
-        "rollback computed": (registry.Rollback, v1.RollbackRequest(**scope, expected_position=now.position)),
+        "rollback to": (registry.Rollback, v1.RollbackRequest(**scope, as_of=v1.AsOf(position=current.position))),
+        "rollback computed": (registry.Rollback, v1.RollbackRequest(**scope, expected_position=current.position)),
     }[kind]
-    assert refused(method, request).reason == "LOG_EPOCH_CHANGED"  # type: ignore[arg-type]
-    assert champion(after) == now
+    assert error_of(method, request).reason == "LOG_EPOCH_CHANGED"  # type: ignore[arg-type]
+    assert champion(after) == current
     if kind.startswith("rollback"):
         request.epoch = after.epoch  # type: ignore[attr-defined]
         assert registry.Rollback(request, timeout=SECONDS).epoch == after.epoch  # type: ignore[arg-type]
 
 
-def test_a_position_of_the_epoch_before_is_refused_at_once(after: After) -> None:
-    request = v1.GetModelRequest(name=after.before.model)
+def test_min_position_from_previous_epoch_is_rejected(after: NewEpoch) -> None:
+    request = v1.GetModelRequest(name=after.previous.model)
     registry = after.services.registry
-    for position in (f"registry={after.before.known}", f"registry={after.before.kept}", "registry=1@1"):
-        found = refused(registry.GetModel, request, **{"rollforward-min-position": position})
-        assert found.reason == "LOG_EPOCH_CHANGED"
-    now = champion(after)
-    header = (("rollforward-min-position", f"registry={now.position}@{now.epoch}"),)
+    for position in (f"registry={after.previous.known}", f"registry={after.previous.kept}", "registry=1@1"):
+        error = error_of(registry.GetModel, request, **{"rollforward-min-position": position})
+        assert error.reason == "LOG_EPOCH_CHANGED"
+    current = champion(after)
+    header = (("rollforward-min-position", f"registry={current.position}@{current.epoch}"),)
     assert registry.GetModel(request, timeout=SECONDS, metadata=header).epoch == after.epoch
 
 
-def test_a_page_token_of_the_epoch_before_is_refused(after: After) -> None:
-    model, registry = after.before.model, after.services.registry
-    found = refused(registry.ListAliasHistory, history_request(model, after.before.page_token))
-    assert (found.reason, found.metadata["epoch"]) == ("LOG_EPOCH_CHANGED", str(after.epoch))
-    export = v1.ExportEventsRequest(filter=EXPORT.filter, resume_token=after.before.export_token)
+def test_page_token_from_previous_epoch_is_rejected(after: NewEpoch) -> None:
+    model, registry = after.previous.model, after.services.registry
+    error = error_of(registry.ListAliasHistory, history_request(model, after.previous.page_token))
+    assert (error.reason, error.metadata["epoch"]) == ("LOG_EPOCH_CHANGED", str(after.epoch))
+    export = v1.ExportEventsRequest(filter=EXPORT.filter, resume_token=after.previous.export_token)
     with pytest.raises(grpc.RpcError) as caught:
         next(after.services.audit.ExportEvents(export, timeout=SECONDS))
     assert from_rpc_error(caught.value).reason == "LOG_EPOCH_CHANGED"
@@ -225,114 +225,114 @@ def test_a_page_token_of_the_epoch_before_is_refused(after: After) -> None:
     assert events == sorted(events)
 
 
-def test_a_moment_that_was_lost_is_not_taken_for_another(after: After) -> None:
-    model, registry, kept = after.before.model, after.services.registry, after.before.kept
-    while champion(after).position < after.before.known:
+def test_as_of_lost_position_is_rejected(after: NewEpoch) -> None:
+    model, registry, kept = after.previous.model, after.services.registry, after.previous.kept
+    while champion(after).position < after.previous.known:
         after.services.move(model, 3 - champion(after).alias.version)
     for epoch in (0, 1, after.epoch - 1):
-        lost = v1.AsOf(position=after.before.known, epoch=epoch)
+        lost = v1.AsOf(position=after.previous.known, epoch=epoch)
         for method, request in (
             (registry.ResolveAlias, v1.ResolveAliasRequest(model=model, alias="champion", at=lost)),
             (registry.ResolveAliases, v1.ResolveAliasesRequest(model=model, at=lost)),
         ):
-            assert refused(method, request).reason == "LOG_EPOCH_CHANGED"
-    # What was kept is the same in both epochs.
-    held = [
+            assert error_of(method, request).reason == "LOG_EPOCH_CHANGED"
+    # A position that is not lost means the same in both epochs.
+    resolved = [
         registry.ResolveAlias(
             v1.ResolveAliasRequest(model=model, alias="champion", at=v1.AsOf(position=kept, epoch=epoch)),
             timeout=SECONDS,
         )
         for epoch in (0, after.epoch)
     ]
-    assert held[0] == held[1]
+    assert resolved[0] == resolved[1]
     cli = program(after.services.address)
-    asked = ("aliases", "get", f"{model}@champion", "--at", str(after.before.known))
-    assert command_refused(cli(*asked)) == "LOG_EPOCH_CHANGED"
-    assert f"of epoch {after.epoch}" in done(cli(*asked, "--epoch", str(after.epoch)))
+    command = ("aliases", "get", f"{model}@champion", "--at", str(after.previous.known))
+    assert command_refused(cli(*command)) == "LOG_EPOCH_CHANGED"
+    assert f"of epoch {after.epoch}" in done(cli(*command, "--epoch", str(after.epoch)))
     with rf.Client(after.services.address) as client:
         revision = client.aliases.resolve(f"{model}@champion").revision
         assert client.aliases.resolve(f"{model}@champion", revision).revision == revision
 
 
-def test_a_connection_of_the_epoch_before_goes_on(after: After) -> None:
+def test_connection_from_previous_epoch_recovers(after: NewEpoch) -> None:
     client = rf.Client(after.services.address, timeout=20.0)
     with client:
-        client.connection.note_position("registry", after.before.known)
+        client.connection.note_position("registry", after.previous.known)
         client.connection.note_epoch("registry", 0)
-        client.connection.note_position("registry", after.before.known)
-        assert client.models.get(after.before.model).name == after.before.model
-        # What its caller has read was of the epoch before: it is told once.
-        now = champion(after).alias
-        other = 3 - now.version
+        client.connection.note_position("registry", after.previous.known)
+        assert client.models.get(after.previous.model).name == after.previous.model
+        # The caller's revision is from the previous epoch: the client raises once.
+        current = champion(after).alias
+        other = 3 - current.version
         with pytest.raises(Conflict) as caught:
-            client.aliases.move(f"{after.before.model}@champion", other, expected_revision=now.revision)
+            client.aliases.move(f"{after.previous.model}@champion", other, expected_revision=current.revision)
         assert caught.value.reason == "LOG_EPOCH_CHANGED"
-        assert champion(after).alias == now
-        moved = client.aliases.move(f"{after.before.model}@champion", other, expected_revision=now.revision)
+        assert champion(after).alias == current
+        moved = client.aliases.move(f"{after.previous.model}@champion", other, expected_revision=current.revision)
         assert moved.version == other
 
 
-def test_a_new_connection_reads_and_moves(after: After) -> None:
+def test_new_connection_reads_and_moves(after: NewEpoch) -> None:
     with rf.Client(after.services.address) as client:
-        alias = client.aliases.resolve(f"{after.before.model}@champion")
+        alias = client.aliases.resolve(f"{after.previous.model}@champion")
         moved = client.aliases.move(
-            f"{after.before.model}@champion", 3 - alias.version, expected_revision=alias.revision
+            f"{after.previous.model}@champion", 3 - alias.version, expected_revision=alias.revision
         )
         assert moved.revision > alias.revision
 
 
-def test_a_watch_of_the_epoch_before_is_refused(after: After) -> None:
+def test_watch_from_previous_epoch_is_rejected(after: NewEpoch) -> None:
     registry, tracking = after.services.registry, after.services.tracking
-    for position in (after.before.kept, after.before.known, 0):
+    for position in (after.previous.kept, after.previous.known, 0):
         with pytest.raises(grpc.RpcError) as caught:
             next(registry.WatchAliases(v1.WatchAliasesRequest(from_revision=position), timeout=SECONDS))
         assert from_rpc_error(caught.value).reason == "LOG_EPOCH_CHANGED"
-    wanted = v1.WatchRunsRequest(experiment_id="1", from_position=1)
+    runs_request = v1.WatchRunsRequest(experiment_id="1", from_position=1)
     with pytest.raises(grpc.RpcError) as caught:
-        next(tracking.WatchRuns(wanted, timeout=SECONDS))
+        next(tracking.WatchRuns(runs_request, timeout=SECONDS))
     assert from_rpc_error(caught.value).reason in {"LOG_EPOCH_CHANGED", "EXPERIMENT_NOT_FOUND"}
-    resumed = v1.WatchAliasesRequest(from_revision=after.before.kept, epoch=after.epoch)
-    assert next(registry.WatchAliases(resumed, timeout=SECONDS)).epoch == after.epoch
+    watch_request = v1.WatchAliasesRequest(from_revision=after.previous.kept, epoch=after.epoch)
+    assert next(registry.WatchAliases(watch_request, timeout=SECONDS)).epoch == after.epoch
 
 
-def test_the_sdks_watch_begins_again_with_a_snapshot(after: After, caplog: pytest.LogCaptureFixture) -> None:
-    watch = after.before.watch
+def test_sdk_watch_restarts_with_snapshot(after: NewEpoch, caplog: pytest.LogCaptureFixture) -> None:
+    watch = after.previous.watch
     with watch, ThreadPoolExecutor(1) as thread:
         waiting = thread.submit(next, watch)
         until(lambda: watch.epoch == after.epoch, "the watch begins again")
         until(lambda: bool(watch.aliases), "the watch has its snapshot")
-        moved = after.services.move(after.before.model, 3 - champion(after).alias.version)
+        moved = after.services.move(after.previous.model, 3 - champion(after).alias.version)
         assert waiting.result(SECONDS).revision == moved.position
         assert [alias.alias for alias in watch.aliases] == ["champion"]
         assert watch.position == moved.position
     assert "another epoch" in caplog.text
 
 
-def test_a_runs_watch_whose_run_was_lost_ends_with_the_reason(after: After) -> None:
-    with after.before.runs as watch, pytest.raises(RollforwardError) as caught:
+def test_watch_of_lost_run_raises_reason(after: NewEpoch) -> None:
+    with after.previous.runs as watch, pytest.raises(RollforwardError) as caught:
         next(watch)
     assert caught.value.reason == "RUN_NOT_FOUND"
 
 
-def test_webhooks_whose_cursor_was_lost_are_parked(after: After) -> None:
+def test_webhooks_with_lost_cursor_are_parked(after: NewEpoch) -> None:
     with rf.Client(after.services.address) as client:
-        for webhook_id in (after.before.webhook_told, after.before.webhook_untold):
+        for webhook_id in (after.previous.delivered_webhook, after.previous.undelivered_webhook):
             until(
                 lambda webhook_id=webhook_id: (  # type: ignore[misc]
                     client.webhooks.get(webhook_id).state == v1.WEBHOOK_STATE_PARKED
                 ),
-                "the webhook is parked",
+                "the webhook is disabled",
             )
         with pytest.raises(Conflict) as caught:
-            client.webhooks.replay(after.before.webhook_told, after.before.kept, epoch=1)
+            client.webhooks.replay(after.previous.delivered_webhook, after.previous.kept, epoch=1)
         assert caught.value.reason == "LOG_EPOCH_CHANGED"
-        replayed = client.webhooks.replay(after.before.webhook_told, after.before.kept, epoch=after.epoch)
+        replayed = client.webhooks.replay(after.previous.delivered_webhook, after.previous.kept, epoch=after.epoch)
         assert replayed.state == v1.WEBHOOK_STATE_ACTIVE
-        moved = after.services.move(after.before.model, 3 - champion(after).alias.version)
-        until_cursor(client, after.before.webhook_told, moved.position)
+        moved = after.services.move(after.previous.model, 3 - champion(after).alias.version)
+        wait_for_cursor(client, after.previous.delivered_webhook, moved.position)
 
 
-def test_a_schedule_that_is_kept_stands(after: After) -> None:
+def test_kept_schedule_is_listed(after: NewEpoch) -> None:
     with rf.Client(after.services.address) as client:
-        found = [one.schedule_id for one in client.schedules.list()]
-    assert found == [after.before.schedule_id]
+        schedule_ids = [schedule.schedule_id for schedule in client.schedules.list()]
+    assert schedule_ids == [after.previous.schedule_id]

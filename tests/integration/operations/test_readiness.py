@@ -1,4 +1,4 @@
-"""What a process says of itself is true: over HTTP, gRPC health, `status`, metrics and in the results of reads."""
+"""Readiness agrees with the truth everywhere: in HTTP, gRPC health, `status`, metrics and the staleness of reads."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 def readiness(services: Up) -> dict[str, Any]:
-    """What /readyz answers."""
+    """Return the response of /readyz."""
     try:
         with urlopen(f"{services.http}/readyz", timeout=SECONDS) as answer:  # noqa: S310 - a loopback address
             return dict(json.load(answer), status=answer.status)
@@ -50,7 +50,7 @@ def health(services: Up, service: str = "") -> int:
 
 
 def is_ready(services: Up) -> bool:
-    """Whether all ways to ask say so."""
+    """Return whether HTTP, status, metrics and health all report ready."""
     status = services.system.GetStatus(v1.GetStatusRequest(), timeout=SECONDS)
     with urlopen(f"{services.http}/metrics", timeout=SECONDS) as answer:  # noqa: S310 - a loopback address
         metric = b"rollforward_ready 1.0" in answer.read()
@@ -59,13 +59,13 @@ def is_ready(services: Up) -> bool:
 
 
 def is_unready(services: Up) -> bool:
-    """Whether all ways to ask say so."""
+    """Return whether HTTP, status and health all report not ready."""
     status = services.system.GetStatus(v1.GetStatusRequest(), timeout=SECONDS)
     return readiness(services)["status"] == 503 and not status.ready and health(services) != SERVING
 
 
-def nats_of(services: Up) -> psutil.Process:
-    (child,) = [one for one in psutil.Process(services.pid).children() if one.name() == "nats-server"]
+def nats_process(services: Up) -> psutil.Process:
+    (child,) = [process for process in psutil.Process(services.pid).children() if process.name() == "nats-server"]
     return child
 
 
@@ -78,7 +78,7 @@ def services(tmp_path: Path) -> Iterator[Up]:
 
 def test_not_ready_while_nats_is_stopped(services: Up) -> None:
     until(lambda: is_ready(services), "ready")
-    nats = nats_of(services)
+    nats = nats_process(services)
     nats.suspend()
     try:
         until(lambda: is_unready(services), "not ready")
@@ -88,7 +88,7 @@ def test_not_ready_while_nats_is_stopped(services: Up) -> None:
     until(lambda: is_ready(services), "ready again")
 
 
-def test_not_ready_while_the_rows_are_stuck_and_reads_say_so(services: Up) -> None:
+def test_not_ready_while_rows_are_locked_and_reads_are_stale(services: Up) -> None:
     model = services.new_model()
     services.move(model, 1)
     (path,) = (services.data / "rows").glob("rf_registry_[0-9a-f]*.db")
@@ -114,7 +114,7 @@ def test_not_ready_while_the_rows_are_stuck_and_reads_say_so(services: Up) -> No
     assert program(services.address)("aliases", "history", model, "--stale").stderr == ""
 
 
-def test_not_ready_while_the_database_is_away(tmp_path: Path) -> None:
+def test_not_ready_while_database_is_down(tmp_path: Path) -> None:
     with running_postgres() as server:
         if not server.ours:
             pytest.skip("this PostgreSQL may not be stopped")
@@ -128,34 +128,38 @@ def test_not_ready_while_the_database_is_away(tmp_path: Path) -> None:
 
 
 @pytest.mark.busy
-def test_not_ready_while_the_cluster_has_no_quorum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_not_ready_while_cluster_has_no_quorum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ExitStack() as stack:
         cluster = Cluster(tmp_path, stack)
         monkeypatch.setenv("ROLLFORWARD_REPLICAS", str(SERVERS))
         services = stack.enter_context(up(tmp_path / "data", "--nats", cluster.url))
         until(lambda: is_ready(services), "ready")
         model = services.new_model()
-        # The registry log's leader survives: left alone, it steps down by itself after 10 to 20 s.
+        # The registry log's leader survives: without a quorum, it steps down by itself after 10 to 20 s.
         leader = cluster.leader("registry")
-        lost = [server for number, server in enumerate(cluster.servers) if number != leader]
-        for server in lost:
+        killed = [server for number, server in enumerate(cluster.servers) if number != leader]
+        for server in killed:
             server.kill()
         problem = "the registry log takes no writes"
-        until(lambda: any(problem in one for one in readiness(services).get("problems", [])), problem, scaled(60.0))
+        until(
+            lambda: any(problem in reported for reported in readiness(services).get("problems", [])),
+            problem,
+            scaled(60.0),
+        )
         until(lambda: is_unready(services), "not ready")
         assert health(services, "rollforward.v1.RegistryService") != SERVING
         assert problem in " ".join(done(program(services.address)("status")).split())
-        lost[0].start()
+        killed[0].start()
         until(lambda: is_ready(services), "ready again")
         assert re.search(r"^ready +yes$", done(program(services.address)("status")), re.MULTILINE)
-        # Its answer may wait for what hears the log, which went down with the leader: the same request is sent again.
+        # The first try may wait for the log's consumer, which was lost with the leader: the same request is repeated.
         request = v1.MoveAliasRequest(model=model, alias="champion", version=1, request_id=new_id())
-        until(lambda: is_answered(services, request), "moved", scaled(90.0))
+        until(lambda: succeeds(services, request), "moved", scaled(90.0))
         assert services.program.terminate() == 0
 
 
-def is_answered(services: Up, request: v1.MoveAliasRequest) -> bool:
-    """Return whether a move is answered, and not refused as one to be sent again."""
+def succeeds(services: Up, request: v1.MoveAliasRequest) -> bool:
+    """Return whether a move succeeds, rather than fail as one to be retried."""
     try:
         services.registry.MoveAlias(request, timeout=SECONDS)
     except grpc.RpcError as error:
@@ -165,14 +169,14 @@ def is_answered(services: Up, request: v1.MoveAliasRequest) -> bool:
     return True
 
 
-def move_again_and_again(services: Up, model: str) -> None:
-    """Write until what NATS had room for is used up."""
+def move_until_full(services: Up, model: str) -> None:
+    """Write until NATS has used up the space that it has reserved."""
     for number in range(10_000):
         services.move(model, 1 + number % 2)
 
 
 @contextmanager
-def full(disk: Path) -> Iterator[Path]:
+def fill_disk(disk: Path) -> Iterator[Path]:
     filler = disk / "filler"
     fill(filler)
     try:
@@ -181,15 +185,15 @@ def full(disk: Path) -> Iterator[Path]:
         filler.unlink(missing_ok=True)
 
 
-def test_not_ready_while_the_disk_is_full(tmp_path: Path) -> None:
+def test_not_ready_while_disk_is_full(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk, up(disk / "data") as services:
         model = services.new_model()
-        with full(disk):
+        with fill_disk(disk):
             until(lambda: is_unready(services), "not ready")
             assert any("no space left on device" in problem for problem in readiness(services).get("problems", []))
-            with pytest.raises(grpc.RpcError) as refused:
-                move_again_and_again(services, model)
-            error = from_rpc_error(refused.value)
+            with pytest.raises(grpc.RpcError) as caught:
+                move_until_full(services, model)
+            error = from_rpc_error(caught.value)
             assert error.reason == "LOG_UNAVAILABLE"
             assert "no space left on device" in str(error)
         until(lambda: is_ready(services), "ready again")
@@ -197,12 +201,12 @@ def test_not_ready_while_the_disk_is_full(tmp_path: Path) -> None:
         assert services.program.terminate() == 0
 
 
-def test_a_start_on_a_full_disk_says_so_at_once(tmp_path: Path) -> None:
+def test_start_on_full_disk_fails_with_reason(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
         with up(disk / "data") as services:
             model = services.new_model()
             services.program.kill()
-        with full(disk):
+        with fill_disk(disk):
             command = [sys.executable, "-m", "services", "up", "--data", str(disk / "data"), "--grpc", "127.0.0.1:0"]
             start = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
             assert start.returncode == 1

@@ -1,4 +1,4 @@
-"""A start: what is checked before anything is begun, what it says, what it keeps to itself, and who else may start."""
+"""A start: what it checks first, what it prints, who may read its files, and who else may start."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UP = [sys.executable, "-m", "services", "up"]
 
 
 def start(*options: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """A start that ends by itself."""
+    """Run a start that ends by itself."""
     return subprocess.run(
         [*UP, *options], capture_output=True, text=True, timeout=SECONDS, check=False, env=environment
     )
@@ -45,7 +45,7 @@ def start(*options: str, environment: dict[str, str] | None = None) -> subproces
         ),
     ],
 )
-def test_wrong_use_is_refused_before_anything_is_begun(
+def test_wrong_options_are_rejected_before_anything_is_created(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], environment: dict[str, str]
 ) -> None:
     for name, value in environment.items():
@@ -57,7 +57,7 @@ def test_wrong_use_is_refused_before_anything_is_begun(
 
 
 @pytest.mark.parametrize("option", ["--grpc", "--http"])
-def test_a_port_in_use_is_found_before_anything_is_begun(tmp_path: Path, option: str) -> None:
+def test_used_port_is_rejected_before_anything_is_created(tmp_path: Path, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         options = {"--data": str(tmp_path / "data"), "--grpc": "127.0.0.1:0"} | {option: address}
@@ -67,7 +67,7 @@ def test_a_port_in_use_is_found_before_anything_is_begun(tmp_path: Path, option:
     assert not (tmp_path / "data").exists()
 
 
-def test_a_start_says_what_it_does_and_what_comes_next(tmp_path: Path) -> None:
+def test_start_prints_progress_addresses_and_next_step(tmp_path: Path) -> None:
     with up(tmp_path / "data") as services:
         services.program.line("^starting NATS$")
         services.program.line(r"^catching up registry \d+/\d+$")
@@ -77,7 +77,7 @@ def test_a_start_says_what_it_does_and_what_comes_next(tmp_path: Path) -> None:
         assert services.program.terminate() == 0
 
 
-def test_a_start_that_is_stopped_while_it_fills_rows_ends_in_good_order(tmp_path: Path) -> None:
+def test_start_stopped_while_filling_rows_ends_cleanly(tmp_path: Path) -> None:
     far_history.write(tmp_path / "data", models=2_000, events=12_000)
     command = [*UP, "--data", str(tmp_path / "data"), "--grpc", "127.0.0.1:0"]
     for seconds in (0.05, 0.1, 0.15):
@@ -89,13 +89,13 @@ def test_a_start_that_is_stopped_while_it_fills_rows_ends_in_good_order(tmp_path
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
-def others_may(path: Path) -> list[Path]:
-    """The paths below one, itself included, that others than the owner may do anything with."""
-    return [one for one in (path, *path.rglob("*")) if mode_of(one) & 0o077]
+def accessible_to_others(path: Path) -> list[Path]:
+    """Return a path and those below it that other users than the owner may access."""
+    return [entry for entry in (path, *path.rglob("*")) if permissions(entry) & 0o077]
 
 
-def mode_of(path: Path) -> int:
-    """What may be done with a path; nothing with one that is gone, or is a link."""
+def permissions(path: Path) -> int:
+    """Return the permission bits of a path, or 0 if it does not exist or is a link."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -103,23 +103,23 @@ def mode_of(path: Path) -> int:
     return 0 if stat.S_ISLNK(mode) else stat.S_IMODE(mode)
 
 
-def test_the_data_directory_is_its_owners_alone(tmp_path: Path) -> None:
+def test_data_directory_is_private_to_owner(tmp_path: Path) -> None:
     with up(tmp_path / "data") as services:
         services.move(services.new_model(), 1)
         services.new_run()
-        assert not others_may(tmp_path / "data")
+        assert not accessible_to_others(tmp_path / "data")
         assert services.program.terminate() == 0
     others = [tmp_path / "data", tmp_path / "data" / "rows", *(tmp_path / "data" / "rows").iterdir()]
     for path in others:
         path.chmod(0o755)
-    assert sorted(others_may(tmp_path / "data")) == sorted(others)
+    assert sorted(accessible_to_others(tmp_path / "data")) == sorted(others)
     with up(tmp_path / "data") as services:
-        assert not others_may(tmp_path / "data")
+        assert not accessible_to_others(tmp_path / "data")
         assert "data directory is private now" in services.program.errors
         assert services.program.terminate() == 0
 
 
-def test_a_directory_that_every_user_may_write_is_refused(tmp_path: Path) -> None:
+def test_world_writable_directory_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data").chmod(0o777)
     done = start("--data", str(tmp_path / "data"), "--grpc", "127.0.0.1:0")
@@ -127,7 +127,7 @@ def test_a_directory_that_every_user_may_write_is_refused(tmp_path: Path) -> Non
     assert "every local user may write" in done.stderr.splitlines()[-1]
 
 
-def test_a_second_process_on_a_data_directory_is_refused_with_an_outside_nats_too(
+def test_second_process_on_data_directory_is_rejected_with_external_nats(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running_nats() as nats:

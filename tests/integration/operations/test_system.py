@@ -1,4 +1,4 @@
-"""The system service and the HTTP side of a real system: what runs, how far it is, and rebuilding."""
+"""The system service and HTTP endpoints of a running system: status, rebuilds, health, reflection and metrics."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PROJECTIONS = {
 
 
 def fetch(system: Up, path: str) -> tuple[int, str]:
-    """The status and body of a page."""
+    """Return the status and body of a page."""
     try:
         with urllib.request.urlopen(system.http + path, timeout=SECONDS) as answer:  # noqa: S310
             return answer.status, answer.read().decode()
@@ -45,58 +45,61 @@ def fetch(system: Up, path: str) -> tuple[int, str]:
 
 
 def rebuild(system: Up, name: str) -> list[v1.RebuildProjectionResponse]:
-    """The steps of a rebuild."""
+    """Rebuild a projection, and return the steps of the rebuild."""
     request = v1.RebuildProjectionRequest(name=name)
     return list(system.system.RebuildProjection(request, timeout=SECONDS))
 
 
 def status(system: Up) -> v1.GetStatusResponse:
-    """The state of the system."""
+    """Return the status of the system."""
     return system.system.GetStatus(v1.GetStatusRequest(), timeout=SECONDS)
 
 
-def test_the_state_of_the_system(system: Up, model: str) -> None:
+def test_status_lists_services_logs_and_projections(system: Up, model: str) -> None:
     system.move(model, 1)
-    now = status(system)
-    assert list(now.services) == ["tracking", "registry", "serving", "audit", "webhooks"]
-    assert {log.name for log in now.logs} == {"tracking", "registry", "serving", "webhooks"}
-    assert all(log.storage for log in now.logs)
-    assert {one.name: one.log for one in now.projections} == PROJECTIONS
-    heads = {log.name: log.head for log in now.logs}
-    assert all(one.position <= heads[one.log] for one in now.projections)
-    assert all(one.generation >= 1 and re.fullmatch("[0-9a-f]{10}", one.fingerprint) for one in now.projections)
-    assert re.fullmatch(r"2\.\d+\.\d+", now.nats_version)
-    assert now.version == version("rollforward-server")
+    current = status(system)
+    assert list(current.services) == ["tracking", "registry", "serving", "audit", "webhooks"]
+    assert {log.name for log in current.logs} == {"tracking", "registry", "serving", "webhooks"}
+    assert all(log.storage for log in current.logs)
+    assert {projection.name: projection.log for projection in current.projections} == PROJECTIONS
+    heads = {log.name: log.head for log in current.logs}
+    assert all(projection.position <= heads[projection.log] for projection in current.projections)
+    assert all(
+        projection.generation >= 1 and re.fullmatch("[0-9a-f]{10}", projection.fingerprint)
+        for projection in current.projections
+    )
+    assert re.fullmatch(r"2\.\d+\.\d+", current.nats_version)
+    assert current.version == version("rollforward-server")
 
 
 @pytest.mark.parametrize("name", PROJECTIONS)
-def test_a_rebuild_gives_equal_rows(system: Up, model: str, name: str) -> None:
+def test_rebuild_gives_equal_rows(system: Up, model: str, name: str) -> None:
     system.move(model, 1)
     tags = {letter: letter for letter in "zyxwvutsrqponmlk"}
     created = v1.CreateModelRequest(name=f"{model}-{name}", tags=tags)
     system.registry.CreateModel(created, timeout=SECONDS)
-    before = {one.name: one.generation for one in status(system).projections}
+    before = {projection.name: projection.generation for projection in status(system).projections}
     *steps, last = rebuild(system, name)
     assert not any(step.done for step in steps)
     assert last.done
     assert last.live_digest == last.rebuilt_digest != ""
     assert last.position <= last.head <= system.heads()[PROJECTIONS[name]]
-    after = {one.name: one.generation for one in status(system).projections}
+    after = {projection.name: projection.generation for projection in status(system).projections}
     assert after == before | {name: before[name] + 1}
     assert system.move(model, 2).moved
 
 
-def test_a_rebuild_while_others_write_and_read(system: Up, model: str) -> None:
+def test_rebuild_during_writes_and_reads_gives_equal_rows(system: Up, model: str) -> None:
     with ThreadPoolExecutor(2) as pool:
         writing = pool.submit(lambda: [system.move(model, version).position for version in (1, 2) * 20])
         rebuilt = [rebuild(system, "registry")[-1] for _ in range(2)]
         positions = writing.result()
-    assert all(one.live_digest == one.rebuilt_digest for one in rebuilt)
+    assert all(item.live_digest == item.rebuilt_digest for item in rebuilt)
     changes = system.registry.ListAliasHistory(v1.ListAliasHistoryRequest(model=model), timeout=SECONDS).changes
-    assert [one.revision for one in changes] == positions[::-1]
+    assert [item.revision for item in changes] == positions[::-1]
 
 
-def test_there_is_no_such_projection(system: Up) -> None:
+def test_unknown_projection_is_rejected(system: Up) -> None:
     error = system.refused(
         lambda request, **options: next(iter(system.system.RebuildProjection(request, **options))),  # type: ignore[arg-type]
         v1.RebuildProjectionRequest(name="nothing"),
@@ -104,11 +107,11 @@ def test_there_is_no_such_projection(system: Up) -> None:
     assert (type(error), error.reason) == (NotFound, "PROJECTION_NOT_FOUND")
 
 
-def test_health_of_every_service(system: Up) -> None:
+def test_every_service_is_healthy(system: Up) -> None:
     health: Any = health_pb2_grpc.HealthStub(system.channel)
     for name in ["", *(f"rollforward.v1.{service}" for service in SERVICES)]:
-        answer = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=SECONDS)
-        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        response = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=SECONDS)
+        assert response.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_reflection_lists_and_describes_every_service(system: Up) -> None:
@@ -120,7 +123,7 @@ def test_reflection_lists_and_describes_every_service(system: Up) -> None:
         assert name.rpartition(".")[2] in {service.name for service in file.service}
 
 
-def test_http_tells_of_life_readiness_and_numbers(system: Up) -> None:
+def test_http_has_liveness_readiness_and_metrics(system: Up) -> None:
     assert fetch(system, "/livez")[0] == 200
     code, body = fetch(system, "/readyz")
     assert (code, json.loads(body)) == (200, {"ready": True, "failed_projections": []})

@@ -60,7 +60,7 @@ def check_applied(services: Up) -> None:
     until(lambda: not projections_behind(), "every projection is at its log's head")
 
 
-def test_longest_names_of_runs_and_logged_models_are_applied(services: Up) -> None:
+def test_maximum_length_names_of_runs_and_logged_models_are_applied(services: Up) -> None:
     tracking, models = services.tracking, services.logged_models
     run, model = new_id(), f"m-{new_id()}"
     experiment = call(
@@ -110,7 +110,7 @@ def test_too_long_dataset_name_is_rejected(services: Up) -> None:
     assert services.refused(services.tracking.LogBatch, request).reason == "INVALID_DATASET"
 
 
-def test_longest_names_of_models_and_aliases_are_applied(services: Up) -> None:
+def test_maximum_length_names_of_models_and_aliases_are_applied(services: Up) -> None:
     registry, model, alias = services.registry, wide(255), narrow(255)
     register = v1.RegisterVersionRequest(model=model, digest=services.upload(), description=wide(1_250))
     register.tags[wide(250)] = wide(1_250)

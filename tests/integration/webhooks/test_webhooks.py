@@ -92,9 +92,9 @@ class TestOrder:
         receiver = Receiver()
         webhook_id, _ = service.hook(receiver.url, model)
         moved = service.move(model, 40)
-        trouble = service.wait_for_state(webhook_id, v1.WEBHOOK_STATE_RETRYING).trouble
-        assert (trouble.position, trouble.status_code) == (moved[0], 0)
-        assert trouble.HasField("next_attempt_at")
+        last_error = service.wait_for_state(webhook_id, v1.WEBHOOK_STATE_RETRYING).trouble
+        assert (last_error.position, last_error.status_code) == (moved[0], 0)
+        assert last_error.HasField("next_attempt_at")
         with receiver:
             assert sequences(receiver.wait_for(40)) == moved
             service.wait_for_cursor(webhook_id, moved[-1])

@@ -170,9 +170,9 @@ class TestDisabling:
             receiver.wait_for(2)
             receiver.answer = lambda _, __: 410
             moved += service.move(model, 3, first=3)
-            trouble = service.wait_for_state(webhook_id, v1.WEBHOOK_STATE_PARKED).trouble
-            assert (trouble.position, trouble.status_code, trouble.attempts) == (moved[2], 410, 1)
-            assert not trouble.HasField("next_attempt_at")
+            last_error = service.wait_for_state(webhook_id, v1.WEBHOOK_STATE_PARKED).trouble
+            assert (last_error.position, last_error.status_code, last_error.attempts) == (moved[2], 410, 1)
+            assert not last_error.HasField("next_attempt_at")
             assert service.get(webhook_id).cursor == moved[1]
             receiver.answer = accept_all
             response = service.client.webhooks.test(webhook_id)
@@ -210,10 +210,10 @@ class TestDisabling:
         ):
             webhook_id, _ = service.hook(receiver.url, model)
             (moved, _) = service.move(model, 2)
-            trouble = service.wait_for_state(webhook_id, v1.WEBHOOK_STATE_PARKED, 10.0).trouble
-            assert (trouble.position, trouble.attempts) == (moved, len(receiver.requests))
+            last_error = service.wait_for_state(webhook_id, v1.WEBHOOK_STATE_PARKED, 10.0).trouble
+            assert (last_error.position, last_error.attempts) == (moved, len(receiver.requests))
             assert {request.sequence for request in receiver.requests} == {moved}
-            assert trouble.attempts >= 2
+            assert last_error.attempts >= 2
 
     def test_resume_retries_at_once(self, service: Service, model: str) -> None:
         with Receiver(lambda _, times: (503, {"retry-after": "600"}) if times == 1 else 200) as receiver:
