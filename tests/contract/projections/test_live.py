@@ -119,7 +119,7 @@ class FailingScheduler(Scheduler):
         return await super()._look()
 
 
-async def test_scheduler_that_failed_looks_again(running: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_scheduler_tries_again(running: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduler, "RETRY_SECONDS", 0.0)
     failing = FailingScheduler(None, running.rows, running.tail)  # type: ignore[arg-type]
     with structlog.testing.capture_logs() as logged:
@@ -130,7 +130,7 @@ async def test_scheduler_that_failed_looks_again(running: Registry, monkeypatch:
 
 
 class CountingScheduler(Scheduler):
-    """A scheduler that counts how often it looks at what is due."""
+    """A scheduler that counts how often it queries what is due."""
 
     looks = 0
 
@@ -139,9 +139,7 @@ class CountingScheduler(Scheduler):
         return await super()._look()
 
 
-async def test_scheduler_whose_batch_failed_looks_at_the_rows_and_continues(
-    running: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_scheduler_continues_after_failed_batch(running: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = 0
 
     def failing_once(events: object) -> bool:

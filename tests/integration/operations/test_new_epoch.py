@@ -173,7 +173,7 @@ def test_conditional_move_from_previous_epoch_is_rejected(after: NewEpoch) -> No
     assert moved.epoch == after.epoch
 
 
-@pytest.mark.parametrize("kind", ["remove", "together", "schedule", "rollback", "rollback to", "rollback computed"])
+@pytest.mark.parametrize("kind", ["remove", "release set", "schedule", "rollback", "rollback to", "rollback computed"])
 def test_expected_revision_without_epoch_is_rejected(after: NewEpoch, kind: str) -> None:
     current, model, registry = champion(after), after.previous.model, after.services.registry
     revision = current.alias.revision
@@ -186,7 +186,7 @@ def test_expected_revision_without_epoch_is_rejected(after: NewEpoch, kind: str)
             registry.RemoveAlias,
             v1.RemoveAliasRequest(model=model, alias="champion", expected_revision=revision),
         ),
-        "together": (registry.MoveAliases, v1.MoveAliasesRequest(targets=[target])),
+        "release set": (registry.MoveAliases, v1.MoveAliasesRequest(targets=[target])),
         "schedule": (registry.ScheduleMove, at),
         "rollback": (registry.Rollback, v1.RollbackRequest(**scope, expected_revision=revision)),
         "rollback to": (registry.Rollback, v1.RollbackRequest(**scope, as_of=v1.AsOf(position=current.position))),
@@ -314,7 +314,7 @@ def test_watch_of_lost_run_raises_reason(after: NewEpoch) -> None:
     assert caught.value.reason == "RUN_NOT_FOUND"
 
 
-def test_webhooks_with_lost_cursor_are_parked(after: NewEpoch) -> None:
+def test_webhooks_with_lost_cursor_are_disabled(after: NewEpoch) -> None:
     with rf.Client(after.services.address) as client:
         for webhook_id in (after.previous.delivered_webhook, after.previous.undelivered_webhook):
             until(
