@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import rollforward as rf
-from tests.integration.cli.command_line import Cli, Facts, program
+from tests.integration.cli.command_line import Cli, SampleData, program
 from tests.integration.up import Up, new_id, up
 
 
@@ -33,7 +33,7 @@ def cli(system: Up) -> Cli:
 
 
 @pytest.fixture(scope="module")
-def payloads(system: Up, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Facts]:
+def sample(system: Up, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SampleData]:
     """Log an experiment and a model with the SDK, as a training job does."""
     files = tmp_path_factory.mktemp("model")
     (files / "weights.bin").write_bytes(bytes(range(256)) * 8192)
@@ -50,10 +50,10 @@ def payloads(system: Up, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
                 run.log_artifacts(files, "model")
             client.versions.register(model, run, artifact="model")
             ids.append(run.run_id)
-        yield Facts(experiment, (ids[0], ids[1]), model, files)
+        yield SampleData(experiment, (ids[0], ids[1]), model, files)
 
 
 @pytest.fixture
-def alias(payloads: Facts) -> str:
+def alias(sample: SampleData) -> str:
     """Return an alias that is not set yet."""
-    return f"{payloads.model}@a{new_id()}"
+    return f"{sample.model}@a{new_id()}"

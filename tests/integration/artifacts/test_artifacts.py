@@ -14,7 +14,7 @@ import pytest
 import rollforward as rf
 from rollforward import v1
 from tests.e2e.program import until
-from tests.integration.cli.command_line import SCRIPT, Cli, Facts, answer, done, environment, refused
+from tests.integration.cli.command_line import SCRIPT, Cli, SampleData, answer, done, environment, refused
 from tests.integration.up import SECONDS, Up, new_id, up
 
 
@@ -177,14 +177,14 @@ def test_missing_part_is_not_found(system: Up, artifact: str, path: str, tmp_pat
     assert not (tmp_path / "part").exists()
 
 
-def test_command_line_lists_and_downloads_parts(cli: Cli, payloads: Facts, tmp_path: Path) -> None:
-    reference = f"runs:/{payloads.runs[0]}/model"
+def test_command_line_lists_and_downloads_parts(cli: Cli, sample: SampleData, tmp_path: Path) -> None:
+    reference = f"runs:/{sample.runs[0]}/model"
     listed = answer(cli("artifacts", "list", reference, "-o", "json"))
     assert [file["path"] for file in listed] == ["labels.json", "weights.bin"]
     assert listed[1]["size_bytes"] == 256 * 8192
-    assert "weights.bin" in done(cli("artifacts", "list", f"{payloads.model}/1"))
+    assert "weights.bin" in done(cli("artifacts", "list", f"{sample.model}/1"))
     target = tmp_path / "part"
-    assert done(cli("download", f"models:/{payloads.model}/1", str(target), "--path", "labels.json")) == f"{target}\n"
+    assert done(cli("download", f"models:/{sample.model}/1", str(target), "--path", "labels.json")) == f"{target}\n"
     assert [path.name for path in target.iterdir()] == ["labels.json"]
     assert refused(cli("artifacts", "list", reference, "--path", "absent")) == "PATH_NOT_FOUND"
 
@@ -206,17 +206,17 @@ def run_on_terminal(address: str, *arguments: str) -> tuple[str, str]:
     return output, shown.decode()
 
 
-def test_command_line_shows_progress_of_transfer(system: Up, payloads: Facts, tmp_path: Path) -> None:
+def test_command_line_shows_progress_of_transfer(system: Up, sample: SampleData, tmp_path: Path) -> None:
     name = f"model-{new_id()}"
-    _, shown = run_on_terminal(system.address, "models", "register", name, str(payloads.files), "-o", "json")
-    assert str(payloads.files)[:20] in shown
+    _, shown = run_on_terminal(system.address, "models", "register", name, str(sample.files), "-o", "json")
+    assert str(sample.files)[:20] in shown
     assert "2.1/2.1 MB" in shown
     output, shown = run_on_terminal(system.address, "download", f"{name}/1", str(tmp_path / "back"))
     assert output == f"{tmp_path / 'back'}\n"
     assert "2.1/2.1 MB" in shown
 
 
-def test_command_line_collects_garbage(cli: Cli, payloads: Facts, own_system: Up) -> None:
+def test_command_line_collects_garbage(cli: Cli, sample: SampleData, own_system: Up) -> None:
     planned = answer(cli("artifacts", "gc", "--dry-run", "-o", "json", ROLLFORWARD_URI=own_system.address))
     assert planned["done"]
     assert (planned["seen"], planned["set_aside"], planned["removed"]) == (planned["kept"], 0, 0)

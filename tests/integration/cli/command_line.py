@@ -1,4 +1,4 @@
-"""The command line as people and scripts use it: the real program, run to its end, and what it answered."""
+"""The real `rollforward` program, run to its end, and its results."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment without what would change the output, and with `more`."""
+    """Return the environment without variables that change the output, and with `more`."""
     plain = {key: value for key, value in os.environ.items() if not key.startswith(("ROLLFORWARD_", "COLUMNS"))}
     return {**plain, "PYTHONUTF8": "1", **more}
 
 
 def program(address: str) -> Cli:
-    """Runs the program to its end, against the services at an address."""
+    """Return a function that runs the program against the services at an address."""
 
-    def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         variables = environment(**{"ROLLFORWARD_URI": address, **more})
         return subprocess.run(
-            [SCRIPT, *words], capture_output=True, text=True, env=variables, timeout=SECONDS, check=False
+            [SCRIPT, *arguments], capture_output=True, text=True, env=variables, timeout=SECONDS, check=False
         )
 
     return run
 
 
 def done(result: subprocess.CompletedProcess[str]) -> str:
-    """What a command printed that was done without a word on standard error."""
+    """Return the output of a command that succeeded without printing to standard error."""
     assert (result.returncode, result.stderr) == (0, ""), result.stderr
     return result.stdout
 
 
 def answer(result: subprocess.CompletedProcess[str]) -> Any:
-    """The JSON document that a command printed."""
+    """Return the JSON document that a command printed."""
     return json.loads(done(result))
 
 
 def refused(result: subprocess.CompletedProcess[str], code: int = 1) -> str:
-    """Return the reason in the one line, of text or of JSON, that a refused command wrote."""
+    """Return the reason in the single line of text or JSON that a rejected command printed."""
     assert (result.returncode, result.stdout) == (code, ""), result
     assert result.stderr.count("\n") == 1, result.stderr
     if result.stderr.startswith("{"):
@@ -61,8 +61,8 @@ def refused(result: subprocess.CompletedProcess[str], code: int = 1) -> str:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What the tests find there: two runs with files, and a model with two versions."""
+class SampleData:
+    """The test data: two runs with files, and a model with two versions."""
 
     experiment: str
     runs: tuple[str, str]

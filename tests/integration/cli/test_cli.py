@@ -1,4 +1,4 @@
-"""The command line as people and scripts use it: the real program, against the services as `up` runs them."""
+"""The real `rollforward` program, against the services as `up` runs them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,17 @@ from pathlib import Path
 import pytest
 
 from rollforward.cli.app import COMMANDS
-from tests.integration.cli.command_line import SCRIPT, SECONDS, TIME, Cli, Facts, answer, done, environment, refused
+from tests.integration.cli.command_line import (
+    SCRIPT,
+    SECONDS,
+    TIME,
+    Cli,
+    SampleData,
+    answer,
+    done,
+    environment,
+    refused,
+)
 from tests.integration.up import Up, new_id
 
 ROOT = Path(__file__).parents[3]
@@ -37,7 +47,7 @@ def test_help_names_every_command_and_loads_neither_grpc_nor_the_server() -> Non
         assert re.search(rf"\b{name}\b", text), name
 
 
-def test_the_version_is_printed_without_grpc() -> None:
+def test_version_is_printed_without_grpc() -> None:
     code = (
         "import sys; from rollforward.cli.app import run; run(['version']);"
         "sys.exit(bool({'grpc', 'google.protobuf', 'rich'} & sys.modules.keys()))"
@@ -53,88 +63,88 @@ def test_version(cli: Cli) -> None:
     assert text == done(cli("--version")) == f"rollforward {answer(cli('version', '-o', 'json'))['version']}\n"
 
 
-def test_experiments(cli: Cli, payloads: Facts) -> None:
-    assert payloads.experiment in done(cli("experiments", "list"))
-    found = [one for one in answer(cli("experiments", "list", "-o", "json")) if one["name"] == payloads.experiment]
+def test_experiments(cli: Cli, sample: SampleData) -> None:
+    assert sample.experiment in done(cli("experiments", "list"))
+    found = [one for one in answer(cli("experiments", "list", "-o", "json")) if one["name"] == sample.experiment]
     assert found[0]["actor"] == "Zoë"
 
 
-def test_runs(cli: Cli, payloads: Facts) -> None:
-    second, first = answer(cli("runs", "list", "--experiment", payloads.experiment, "-o", "json"))
-    assert (first["run_id"], second["run_id"]) == payloads.runs
-    table = done(cli("runs", "list", "--experiment", payloads.experiment))
-    assert all(run[:12] in table for run in payloads.runs)
+def test_runs(cli: Cli, sample: SampleData) -> None:
+    second, first = answer(cli("runs", "list", "--experiment", sample.experiment, "-o", "json"))
+    assert (first["run_id"], second["run_id"]) == sample.runs
+    table = done(cli("runs", "list", "--experiment", sample.experiment))
+    assert all(run[:12] in table for run in sample.runs)
     assert TIME.search(table)
-    shown = answer(cli("runs", "show", payloads.runs[0], "-o", "json"))
+    shown = answer(cli("runs", "show", sample.runs[0], "-o", "json"))
     assert shown["source"].pop("packages")
     assert shown == first
-    assert first["experiment"] == payloads.experiment
+    assert first["experiment"] == sample.experiment
 
 
-def test_a_run_as_json_has_numbers_for_integers_and_words_for_what_is_no_number(cli: Cli, payloads: Facts) -> None:
-    run = answer(cli("runs", "show", payloads.runs[0], "-o", "json"))
+def test_run_as_json_has_integers_and_strings_for_nan(cli: Cli, sample: SampleData) -> None:
+    run = answer(cli("runs", "show", sample.runs[0], "-o", "json"))
     assert run["status"] == "finished"
     assert run["metrics"]["accuracy"]["last"] == 0.96
     assert run["metrics"]["accuracy"]["count"] == 3
     assert run["metrics"]["loss"]["last"] == "NaN"
     assert run["params"] == {"depth": "3", "name": "first"}
     assert run["tags"] == {"team": "é"}
-    assert run["artifacts"][0]["size_bytes"] == sum(file.stat().st_size for file in payloads.files.iterdir())
+    assert run["artifacts"][0]["size_bytes"] == sum(file.stat().st_size for file in sample.files.iterdir())
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", run["artifacts"][0]["digest"])
     assert run["started_at"].endswith("Z")
 
 
-def test_a_run_as_a_table(cli: Cli, payloads: Facts) -> None:
-    text = done(cli("runs", "show", payloads.runs[0]))
+def test_a_run_as_a_table(cli: Cli, sample: SampleData) -> None:
+    text = done(cli("runs", "show", sample.runs[0]))
     assert re.search(r"accuracy +0\.96 +2 +0\.94 +0\.96 +3\n", text)
     assert re.search(r"param +depth +3\n", text)
     assert re.search(r"tag +team +é\n", text)
 
 
-def test_models(cli: Cli, payloads: Facts) -> None:
-    assert payloads.model in done(cli("models", "list", "--limit", "1000"))
+def test_models(cli: Cli, sample: SampleData) -> None:
+    assert sample.model in done(cli("models", "list", "--limit", "1000"))
     listed = [
-        one for one in answer(cli("models", "list", "--limit", "1000", "-o", "json")) if one["name"] == payloads.model
+        one for one in answer(cli("models", "list", "--limit", "1000", "-o", "json")) if one["name"] == sample.model
     ]
-    shown = answer(cli("models", "show", payloads.model, "-o", "json"))
+    shown = answer(cli("models", "show", sample.model, "-o", "json"))
     assert [version["version"] for version in shown["versions"]] == [2, 1]
-    assert [version["run_id"] for version in reversed(shown["versions"])] == list(payloads.runs)
+    assert [version["run_id"] for version in reversed(shown["versions"])] == list(sample.runs)
     assert {**listed[0], "versions": shown["versions"]} == shown
-    table = done(cli("models", "show", payloads.model))
+    table = done(cli("models", "show", sample.model))
     assert shown["versions"][0]["digest"][:19] in table
-    assert payloads.runs[1][:12] in table
+    assert sample.runs[1][:12] in table
 
 
-def test_a_gate_refuses_a_run_and_says_why(cli: Cli, payloads: Facts) -> None:
+def test_failed_gate_is_reported_with_its_values(cli: Cli, sample: SampleData) -> None:
     name = f"gated-{new_id()}"
     created = answer(cli("models", "create", name, "--gate", "run.metrics.accuracy > 0.97", "-o", "json"))
     assert created["registration_gate"] == "run.metrics.accuracy > 0.97"
-    result = cli("models", "register", name, "--run", payloads.runs[0], "--artifact", "model")
+    result = cli("models", "register", name, "--run", sample.runs[0], "--artifact", "model")
     assert refused(result) == "GATE_FAILED"
     assert "run.metrics.accuracy > 0.97" in result.stderr
-    version = answer(cli("models", "register", name, "--run", payloads.runs[1], "--artifact", "model", "-o", "json"))
+    version = answer(cli("models", "register", name, "--run", sample.runs[1], "--artifact", "model", "-o", "json"))
     assert (version["version"], version["evidence"]["run"]["metrics"]["accuracy"]) == (1, 0.99)
     assert answer(cli("models", "set-gate", name, "", "-o", "json"))["registration_gate"] is None
-    table = done(cli("models", "register", name, "--run", payloads.runs[0], "--artifact", "model"))
+    table = done(cli("models", "register", name, "--run", sample.runs[0], "--artifact", "model"))
     assert f"{name} v2" in table
 
 
-def test_files_become_a_version_and_come_back(cli: Cli, payloads: Facts, tmp_path: Path) -> None:
+def test_registered_files_can_be_downloaded(cli: Cli, sample: SampleData, tmp_path: Path) -> None:
     name = f"files-{new_id()}"
-    version = answer(cli("models", "register", name, str(payloads.files), "-o", "json"))
+    version = answer(cli("models", "register", name, str(sample.files), "-o", "json"))
     assert (version["version"], version["run_id"]) == (1, None)
     target = tmp_path / "copy"
     assert done(cli("download", f"models:/{name}/1", str(target))) == f"{target}\n"
-    assert (target / "weights.bin").read_bytes() == (payloads.files / "weights.bin").read_bytes()
+    assert (target / "weights.bin").read_bytes() == (sample.files / "weights.bin").read_bytes()
     assert refused(cli("download", f"models:/{name}/1", str(target))) == "DESTINATION_NOT_EMPTY"
     done(cli("aliases", "move", f"{name}@live", "1"))
     other = tmp_path / "other"
     assert answer(cli("download", f"{name}@live", str(other), "-o", "json")) == {"path": str(other)}
 
 
-def test_serving_status_without_pods(cli: Cli, payloads: Facts) -> None:
-    assert answer(cli("deployments", "list", payloads.model, "--all", "-o", "json")) == []
-    assert done(cli("deployments", "list", payloads.model)) == "no deployments match\n"
+def test_serving_status_without_pods(cli: Cli, sample: SampleData) -> None:
+    assert answer(cli("deployments", "list", sample.model, "--all", "-o", "json")) == []
+    assert done(cli("deployments", "list", sample.model)) == "no deployments match\n"
 
 
 def test_status_and_rebuild(cli: Cli) -> None:
@@ -160,7 +170,7 @@ def test_snapshot(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "reason"),
+    ("arguments", "reason"),
     [
         ("runs show 0123456789abcdef0123456789abcdef", "RUN_NOT_FOUND"),
         ("runs list --experiment nothing-of-this-name", "EXPERIMENT_NOT_FOUND"),
@@ -171,12 +181,14 @@ def test_snapshot(cli: Cli) -> None:
         ("download models:/nothing/1", "MODEL_NOT_FOUND"),
     ],
 )
-def test_a_refusal_is_one_line_and_exit_code_1(words: str, reason: str, cli: Cli, payloads: Facts) -> None:
-    assert refused(cli(*words.replace("MODEL", payloads.model).split())) == reason
+def test_rejected_command_prints_one_line_and_exits_with_1(
+    arguments: str, reason: str, cli: Cli, sample: SampleData
+) -> None:
+    assert refused(cli(*arguments.replace("MODEL", sample.model).split())) == reason
 
 
 @pytest.mark.parametrize(
-    ("words", "reason"),
+    ("arguments", "reason"),
     [
         ("aliases move MODEL 1", "INVALID_REFERENCE"),
         ("audit list --log nothing", "UNKNOWN_LOG"),
@@ -209,28 +221,30 @@ def test_a_refusal_is_one_line_and_exit_code_1(words: str, reason: str, cli: Cli
         ("nothing", ""),
     ],
 )
-def test_a_wrong_command_line_is_one_line_and_exit_code_2(words: str, reason: str, cli: Cli, payloads: Facts) -> None:
-    assert refused(cli(*words.replace("MODEL", payloads.model).split()), 2) == reason
+def test_wrong_usage_prints_one_line_and_exits_with_2(
+    arguments: str, reason: str, cli: Cli, sample: SampleData
+) -> None:
+    assert refused(cli(*arguments.replace("MODEL", sample.model).split()), 2) == reason
 
 
-def test_a_missing_file_is_one_line(cli: Cli, payloads: Facts, tmp_path: Path) -> None:
-    result = cli("models", "register", payloads.model, str(tmp_path / "missing"))
+def test_missing_file_prints_one_line(cli: Cli, sample: SampleData, tmp_path: Path) -> None:
+    result = cli("models", "register", sample.model, str(tmp_path / "missing"))
     assert refused(result) == ""
     assert "missing" in result.stderr
 
 
-def test_no_server_is_one_line_that_says_where_it_was_looked_for(cli: Cli) -> None:
+def test_unreachable_server_prints_one_line_with_its_address(cli: Cli) -> None:
     result = cli("models", "list", "--server", "127.0.0.1:1", "--timeout", "0.5")
     assert refused(result) == "UNAVAILABLE"
     assert "127.0.0.1:1" in result.stderr
 
 
-def test_options_of_every_command_may_stand_in_front(cli: Cli, system: Up) -> None:
-    words = ("--server", system.address, "-o", "json", "--timeout=20", "models", "list", "--limit", "1")
-    assert len(answer(cli(*words, ROLLFORWARD_URI="127.0.0.1:1"))) == 1
+def test_global_options_can_come_before_the_command(cli: Cli, system: Up) -> None:
+    arguments = ("--server", system.address, "-o", "json", "--timeout=20", "models", "list", "--limit", "1")
+    assert len(answer(cli(*arguments, ROLLFORWARD_URI="127.0.0.1:1"))) == 1
 
 
-def test_what_is_piped_has_no_colour_and_a_closed_pipe_is_no_error(cli: Cli, system: Up) -> None:
+def test_piped_output_has_no_color_and_a_closed_pipe_is_no_error(cli: Cli, system: Up) -> None:
     assert "\x1b" not in done(cli("status"))
     reader, writer = os.pipe()
     os.close(reader)
@@ -249,21 +263,23 @@ def test_what_is_piped_has_no_colour_and_a_closed_pipe_is_no_error(cli: Cli, sys
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_a_text_cannot_command_the_terminal(cli: Cli, payloads: Facts) -> None:
+def test_text_cannot_control_the_terminal(cli: Cli, sample: SampleData) -> None:
     with_markup = f"markup-{new_id()}"
     done(cli("models", "create", with_markup, "--description", "[bold]x[/bold]\twith a tab"))
     assert "[bold]x[/bold]\\twith a tab" in done(cli("models", "show", with_markup))
 
 
-@pytest.mark.parametrize(("missing", "words"), [("rollforward_server", "rollforward-server"), ("cyclopts", "[cli]")])
-def test_what_is_not_installed_is_named_in_one_line(missing: str, words: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("missing", "arguments"), [("rollforward_server", "rollforward-server"), ("cyclopts", "[cli]")]
+)
+def test_missing_installation_prints_one_line(missing: str, arguments: str, tmp_path: Path) -> None:
     (packages,) = (Path(path) for path in site.getsitepackages() if Path(path).is_dir())
     for entry in packages.iterdir():
         if not entry.name.startswith(missing):
             (tmp_path / entry.name).symlink_to(entry)
     program = "import sys; from rollforward.cli import main; sys.argv[1:] = ['up']; sys.exit(main())"
     result = subprocess.run(
-        # Without site no .pth file adds the server's tree.
+        # Without site, no .pth file adds the server's tree.
         [sys.executable, "-S", "-P", "-c", program],
         capture_output=True,
         text=True,
@@ -272,4 +288,4 @@ def test_what_is_not_installed_is_named_in_one_line(missing: str, words: str, tm
         check=False,
     )
     assert refused(result, 2) == ""
-    assert words in result.stderr
+    assert arguments in result.stderr

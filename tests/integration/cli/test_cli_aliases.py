@@ -1,4 +1,4 @@
-"""The commands about aliases: move, history, rollback, watch, and what they refuse."""
+"""The commands for aliases: move, history, rollback and watch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_an_alias_moves_and_rolls_back_and_keeps_its_history(cli: Cli, alias: st
     assert (forth["to_version"], forth["restored_revision"]) == (2, changes[1]["revision"])
 
 
-def test_a_history_fits_a_hundred_columns(cli: Cli, alias: str) -> None:
+def test_history_fits_a_hundred_columns(cli: Cli, alias: str) -> None:
     name, _, label = alias.partition("@")
     short = f"{name}@{label[:6]}"
     done(cli("aliases", "move", short, "1", "--reason", "a reason that goes on for long enough to need another line"))
@@ -50,21 +50,21 @@ def test_an_alias_is_removed_and_its_history_stays(cli: Cli, alias: str) -> None
 
 def test_a_conflict_shows_the_current_state(cli: Cli, alias: str) -> None:
     moved = answer(cli("aliases", "move", alias, "2", "-o", "json"))
-    for words in (("aliases", "move", alias, "1"), ("aliases", "remove", alias), ("rollback", alias, "--to", "1")):
-        result = cli(*words, "--expect-revision", "1")
+    for arguments in (("aliases", "move", alias, "1"), ("aliases", "remove", alias), ("rollback", alias, "--to", "1")):
+        result = cli(*arguments, "--expect-revision", "1")
         assert refused(result) == "WRONG_REVISION"
         assert f"{alias} is at revision {moved['revision']}, not 1" in result.stderr
         assert f"it is v2 since {moved['moved_at']}, by {moved['actor']}" in result.stderr
 
 
 def test_a_request_id_makes_a_repetition_harmless(cli: Cli, alias: str) -> None:
-    words = ("aliases", "move", alias, "1", "--request-id", new_id(), "-o", "json")
-    assert answer(cli(*words)) == answer(cli(*words))
+    arguments = ("aliases", "move", alias, "1", "--request-id", new_id(), "-o", "json")
+    assert answer(cli(*arguments)) == answer(cli(*arguments))
     assert len(answer(cli("aliases", "history", alias, "-o", "json"))) == 1
-    assert refused(cli("aliases", "move", alias, "2", *words[4:6])) == "REQUEST_ID_REUSED"
+    assert refused(cli("aliases", "move", alias, "2", *arguments[4:6])) == "REQUEST_ID_REUSED"
 
 
-def test_a_watch_shows_what_stands_then_each_change_until_ctrl_c(cli: Cli, alias: str, system: Up) -> None:
+def test_watch_prints_current_assignments_then_changes_until_ctrl_c(cli: Cli, alias: str, system: Up) -> None:
     done(cli("aliases", "move", alias, "1"))
     with subprocess.Popen(
         [SCRIPT, "watch", alias, "-o", "json"],
@@ -83,7 +83,7 @@ def test_a_watch_shows_what_stands_then_each_change_until_ctrl_c(cli: Cli, alias
     assert (snapshot["version"], change["to_version"], change["revision"]) == (1, 2, moved["revision"])
 
 
-def test_a_watch_from_a_revision_begins_with_what_was_missed(cli: Cli, alias: str, system: Up) -> None:
+def test_watch_from_a_revision_starts_with_missed_changes(cli: Cli, alias: str, system: Up) -> None:
     first = answer(cli("aliases", "move", alias, "1", "-o", "json"))
     done(cli("aliases", "move", alias, "2", "--reason", "missed"))
     command = [str(SCRIPT), "watch", alias, "--after", str(first["revision"])]

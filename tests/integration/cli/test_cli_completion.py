@@ -18,14 +18,14 @@ pytestmark = pytest.mark.skipif(BASH is None, reason="needs bash")
 
 @pytest.fixture(scope="module")
 def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The script that `rollforward completion bash` prints."""
+    """Return the file with the output of `rollforward completion bash`."""
     file = tmp_path_factory.mktemp("completion") / "rollforward"
     file.write_text(done(program("127.0.0.1:1")("completion", "bash")))
     return file
 
 
 def completed(script: Path, *typed: str, cwd: Path | None = None) -> set[str]:
-    """Return what bash offers for the last of the words typed after the program's name."""
+    """Return bash's completions for the last argument of a command line."""
     assert BASH
     code = (
         'source "$1"; shift; COMP_WORDS=(rollforward "$@"); COMP_CWORD=$#; COMP_LINE="${COMP_WORDS[*]}"; '
@@ -58,7 +58,7 @@ def test_choices_are_completed(script: Path) -> None:
     assert completed(script, "versions", "set-status", "m", "1", "re") == {"ready"}
 
 
-def test_what_stands_before_a_command_does_not_hide_it(script: Path) -> None:
+def test_options_before_a_command_do_not_hide_it(script: Path) -> None:
     assert completed(script, "--server", "localhost:1", "models", "regi") == {"register"}
 
 
@@ -67,7 +67,7 @@ def test_files_are_completed_where_a_path_is_expected(script: Path, tmp_path: Pa
     assert completed(script, "models", "register", "m", "wei", cwd=tmp_path) == {"weights.bin"}
 
 
-def test_a_shell_loads_it_by_name(tmp_path: Path) -> None:
+def test_shell_loads_the_completion_by_name(tmp_path: Path) -> None:
     assert BASH
     path = f"{SCRIPT.parent}{os.pathsep}{os.environ['PATH']}"
     code = "source <(rollforward completion bash) && complete -p rollforward"
@@ -83,9 +83,9 @@ def test_a_shell_loads_it_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("shell", "sign"), [("zsh", "#compdef rollforward"), ("fish", "complete -c rollforward")])
-def test_other_shells_have_a_script(shell: str, sign: str) -> None:
+def test_zsh_and_fish_have_a_script(shell: str, sign: str) -> None:
     assert sign in done(program("127.0.0.1:1")("completion", shell))
 
 
-def test_a_shell_that_is_not_known_is_a_usage_error() -> None:
+def test_unknown_shell_is_a_usage_error() -> None:
     assert refused(program("127.0.0.1:1")("completion", "tcsh"), 2) == ""

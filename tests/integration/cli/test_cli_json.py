@@ -1,4 +1,4 @@
-"""What every command that lists prints as JSON and as a table."""
+"""The output of every list command, as JSON and as a table."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.integration.cli.command_line import Cli, Facts, answer, done, refused
+from tests.integration.cli.command_line import Cli, SampleData, answer, done, refused
 from tests.unit.client.cli.command_tree import leaves
 
-# Every command that lists, with an argument where it needs one.
+# Every list command, with its required arguments.
 LISTS = sorted(path for path in leaves() if path[-1] in {"list", "history", "intervals", "deliveries", "attempts"})
 ARGUMENTS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("aliases", "intervals"): ("MODEL@champion",),
@@ -20,23 +20,23 @@ ARGUMENTS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("webhooks", "deliveries"): ("WEBHOOK",),
     ("webhooks", "attempts"): ("WEBHOOK",),
 }
-# Of free texts, which stay as they were given.
+# Keys of free text, which is unchanged.
 FREE = {"params", "tags", "set", "metrics"}
 
 
 @pytest.fixture(scope="module")
-def names(cli: Cli, payloads: Facts) -> dict[str, str]:
-    """What the arguments stand for, with something of each kind to list."""
-    done(cli("aliases", "move", f"{payloads.model}@champion", "1", "--reason", "first"))
-    done(cli("aliases", "move", f"{payloads.model}@champion", "2"))
-    done(cli("schedules", "create", f"{payloads.model}@later", "1", "--at", "1d"))
-    done(cli("policies", "protect", "listed-policy", "--model", payloads.model))
-    hook = answer(cli("webhooks", "create", "https://hooks.example/y", "--model", payloads.model, "-o", "json"))
-    return {"MODEL": payloads.model, "WEBHOOK": hook["webhook_id"]}
+def names(cli: Cli, sample: SampleData) -> dict[str, str]:
+    """Create an item of each kind; return the values of the placeholders."""
+    done(cli("aliases", "move", f"{sample.model}@champion", "1", "--reason", "first"))
+    done(cli("aliases", "move", f"{sample.model}@champion", "2"))
+    done(cli("schedules", "create", f"{sample.model}@later", "1", "--at", "1d"))
+    done(cli("policies", "protect", "listed-policy", "--model", sample.model))
+    hook = answer(cli("webhooks", "create", "https://hooks.example/y", "--model", sample.model, "-o", "json"))
+    return {"MODEL": sample.model, "WEBHOOK": hook["webhook_id"]}
 
 
 def filled(path: tuple[str, ...], names: dict[str, str]) -> list[str]:
-    """Return a command line without placeholders."""
+    """Return a command line with the placeholders replaced."""
     arguments = list(ARGUMENTS.get(path, ()))
     for name, value in names.items():
         arguments = [argument.replace(name, value) for argument in arguments]
@@ -44,7 +44,7 @@ def filled(path: tuple[str, ...], names: dict[str, str]) -> list[str]:
 
 
 def values(found: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every plain value with its key, but for free texts."""
+    """Yield every plain value with its key, except free text."""
     if isinstance(found, dict):
         for name, value in found.items():
             if name not in FREE:
@@ -57,7 +57,7 @@ def values(found: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("path", LISTS, ids=" ".join)
-def test_a_list_is_an_array_of_objects_in_one_spelling(path: tuple[str, ...], cli: Cli, names: dict[str, str]) -> None:
+def test_json_lists_are_arrays_of_objects_in_one_form(path: tuple[str, ...], cli: Cli, names: dict[str, str]) -> None:
     found = answer(cli(*filled(path, names), "-o", "json"))
     assert isinstance(found, list)
     assert all(isinstance(one, dict) for one in found)
@@ -70,7 +70,7 @@ def test_a_list_is_an_array_of_objects_in_one_spelling(path: tuple[str, ...], cl
 
 
 @pytest.mark.parametrize("path", LISTS, ids=" ".join)
-def test_a_table_has_no_value_cut_when_it_is_wide(path: tuple[str, ...], cli: Cli, names: dict[str, str]) -> None:
+def test_wide_output_cuts_no_value(path: tuple[str, ...], cli: Cli, names: dict[str, str]) -> None:
     assert "…" not in done(cli(*filled(path, names), "-o", "wide", COLUMNS="40"))
 
 
@@ -86,7 +86,7 @@ def test_a_table_has_no_value_cut_when_it_is_wide(path: tuple[str, ...], cli: Cl
         ("audit list --actor nobody-at-all", "no events match"),
     ],
 )
-def test_an_empty_table_says_what_does_not_match(command: str, text: str, cli: Cli) -> None:
+def test_empty_table_says_that_nothing_matches(command: str, text: str, cli: Cli) -> None:
     shown = done(cli(*shlex.split(command)))
     assert shown == f"{text}\n"
     assert answer(cli(*shlex.split(command), "-o", "json")) == []
@@ -96,7 +96,7 @@ def test_an_empty_table_says_what_does_not_match(command: str, text: str, cli: C
 @pytest.mark.parametrize(
     "command", [("download", "MODEL@champion", "/proc/target"), ("audit", "export", "--file", "/proc/target")]
 )
-def test_an_error_names_the_path_that_was_given(command: tuple[str, ...], cli: Cli, names: dict[str, str]) -> None:
+def test_error_names_the_given_path(command: tuple[str, ...], cli: Cli, names: dict[str, str]) -> None:
     result = cli(*(part.replace("MODEL", names["MODEL"]) for part in command))
     assert refused(result) == ""
     assert result.stderr.rstrip().endswith(": /proc/target")

@@ -1,4 +1,4 @@
-"""What a command line may name things by: prefixes of ids, names; and what it suggests for a name that is not there."""
+"""Lookup by prefixes of ids and by names, and suggestions for names that are not found."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Iterator
 import pytest
 
 import rollforward as rf
-from tests.integration.cli.command_line import Cli, Facts, answer, done, refused
+from tests.integration.cli.command_line import Cli, SampleData, answer, done, refused
 from tests.integration.up import Up, new_id
 
 
 @pytest.fixture(scope="module")
 def client(system: Up) -> Iterator[rf.Client]:
-    """The SDK's connection."""
+    """Return a client of the SDK."""
     with rf.Client(system.address) as connection:
         yield connection
 
 
 @pytest.fixture
 def twins(client: rf.Client) -> tuple[str, str]:
-    """Two runs whose ids begin with the same eight digits, and that have one name."""
+    """Create two runs with the same name, whose ids start with the same eight digits."""
     prefix, name = new_id()[:8], f"twin-{new_id()}"
     ids = (prefix + "0" + new_id()[:23], prefix + "1" + new_id()[:23])
     for run_id in ids:
@@ -29,7 +29,7 @@ def twins(client: rf.Client) -> tuple[str, str]:
     return ids
 
 
-def test_a_run_is_named_by_a_prefix_of_its_id(cli: Cli, twins: tuple[str, str]) -> None:
+def test_run_is_found_by_a_prefix_of_its_id(cli: Cli, twins: tuple[str, str]) -> None:
     first, second = twins
     assert answer(cli("runs", "show", first[:9], "-o", "json"))["run_id"] == first
     assert answer(cli("runs", "tag", second[:12], "a=1", "-o", "json"))["run_id"] == second
@@ -40,14 +40,14 @@ def test_a_run_is_named_by_a_prefix_of_its_id(cli: Cli, twins: tuple[str, str]) 
     assert first in done(cli("runs", "watch", first[:9]))
 
 
-def test_what_a_table_shows_is_taken(cli: Cli, payloads: Facts) -> None:
-    table = done(cli("runs", "list", "--experiment", payloads.experiment, COLUMNS="80"))
+def test_shortened_ids_from_tables_are_accepted(cli: Cli, sample: SampleData) -> None:
+    table = done(cli("runs", "list", "--experiment", sample.experiment, COLUMNS="80"))
     shown = [line.split()[0] for line in table.splitlines()[1:]]
-    assert [answer(cli("runs", "show", run, "-o", "json"))["run_id"] for run in shown] == list(reversed(payloads.runs))
+    assert [answer(cli("runs", "show", run, "-o", "json"))["run_id"] for run in shown] == list(reversed(sample.runs))
 
 
 @pytest.mark.parametrize("command", ["show", "delete", "watch"])
-def test_an_ambiguous_prefix_or_name_is_refused_with_the_candidates(
+def test_ambiguous_prefix_or_name_is_rejected_with_candidates(
     command: str, cli: Cli, client: rf.Client, twins: tuple[str, str]
 ) -> None:
     name = client.runs.get(twins[0]).name
@@ -58,7 +58,7 @@ def test_an_ambiguous_prefix_or_name_is_refused_with_the_candidates(
     assert not any(client.runs.get(run_id).deleted for run_id in twins)
 
 
-def test_a_run_is_named_by_its_name(cli: Cli, client: rf.Client) -> None:
+def test_run_is_found_by_its_name(cli: Cli, client: rf.Client) -> None:
     name = f"it's-{new_id()}"
     with client.runs.start(f"e-{new_id()}", name=name) as run:
         run.log_metric("loss", 0.5)
@@ -68,20 +68,20 @@ def test_a_run_is_named_by_its_name(cli: Cli, client: rf.Client) -> None:
 
 
 @pytest.mark.parametrize("text", ["abc", "0123456789abcdef", "%", "no-such-name", "ABCDEF01"])
-def test_a_run_that_there_is_not(text: str, cli: Cli) -> None:
+def test_unknown_run_is_not_found(text: str, cli: Cli) -> None:
     assert refused(cli("runs", "show", text)) == "RUN_NOT_FOUND"
 
 
-def test_a_prefix_names_the_run_of_an_artifact(cli: Cli, payloads: Facts) -> None:
-    found = answer(cli("artifacts", "list", f"runs:/{payloads.runs[0][:10]}/model", "-o", "json"))
+def test_artifact_of_a_run_is_found_by_a_prefix(cli: Cli, sample: SampleData) -> None:
+    found = answer(cli("artifacts", "list", f"runs:/{sample.runs[0][:10]}/model", "-o", "json"))
     assert {file["path"] for file in found} == {"weights.bin", "labels.json"}
     version = answer(
-        cli("models", "register", f"m-{new_id()}", "--run", payloads.runs[0][:10], "--artifact", "model", "-o", "json")
+        cli("models", "register", f"m-{new_id()}", "--run", sample.runs[0][:10], "--artifact", "model", "-o", "json")
     )
-    assert version["run_id"] == payloads.runs[0]
+    assert version["run_id"] == sample.runs[0]
 
 
-def test_logged_models_and_schedules_are_named_by_prefixes(cli: Cli, client: rf.Client, alias: str) -> None:
+def test_logged_models_and_schedules_are_found_by_prefixes(cli: Cli, client: rf.Client, alias: str) -> None:
     experiment = f"e-{new_id()}"
     client.experiments.create(experiment)
     model_id = client.logged_models.create(experiment, "trees")
@@ -93,17 +93,17 @@ def test_logged_models_and_schedules_are_named_by_prefixes(cli: Cli, client: rf.
     assert made["schedule_id"] not in {one["schedule_id"] for one in left}
 
 
-def test_webhooks_are_named_by_prefixes(cli: Cli) -> None:
+def test_webhooks_are_found_by_prefixes(cli: Cli) -> None:
     hook = answer(cli("webhooks", "create", "https://hooks.example/x", "--model", f"m-{new_id()}", "-o", "json"))
     assert answer(cli("webhooks", "show", hook["webhook_id"][:8], "-o", "json"))["webhook_id"] == hook["webhook_id"]
     done(cli("webhooks", "delete", hook["webhook_id"][:8]))
     assert refused(cli("webhooks", "show", hook["webhook_id"])) == "WEBHOOK_NOT_FOUND"
 
 
-def test_an_experiment_is_named_by_its_number(cli: Cli, payloads: Facts) -> None:
-    number = answer(cli("experiments", "show", payloads.experiment, "-o", "json"))["experiment_id"]
+def test_experiment_is_found_by_its_number(cli: Cli, sample: SampleData) -> None:
+    number = answer(cli("experiments", "show", sample.experiment, "-o", "json"))["experiment_id"]
     for text in (number, f"id:{number}"):
-        assert answer(cli("experiments", "show", text, "-o", "json"))["name"] == payloads.experiment
+        assert answer(cli("experiments", "show", text, "-o", "json"))["name"] == sample.experiment
 
 
 @pytest.mark.parametrize(
@@ -123,12 +123,12 @@ def test_an_experiment_is_named_by_its_number(cli: Cli, payloads: Facts) -> None
         ("audit list --log registri", "UNKNOWN_LOG", "'registry'"),
     ],
 )
-def test_a_near_name_is_suggested(command: str, reason: str, near: str, cli: Cli, payloads: Facts) -> None:
+def test_similar_name_is_suggested(command: str, reason: str, near: str, cli: Cli, sample: SampleData) -> None:
     names = {
-        "MODEL": payloads.model,
-        "UPPER": payloads.model.upper(),
-        "EXPERIMENT": payloads.experiment,
-        "RUN": payloads.runs[0],
+        "MODEL": sample.model,
+        "UPPER": sample.model.upper(),
+        "EXPERIMENT": sample.experiment,
+        "RUN": sample.runs[0],
     }
 
     def filled(text: str) -> str:
@@ -136,12 +136,12 @@ def test_a_near_name_is_suggested(command: str, reason: str, near: str, cli: Cli
             text = text.replace(name, value)
         return text
 
-    done(cli("aliases", "move", f"{payloads.model}@champion", "1"))
+    done(cli("aliases", "move", f"{sample.model}@champion", "1"))
     result = cli(*filled(command).split())
     assert refused(result, 2 if reason == "UNKNOWN_LOG" else 1) == reason
     assert "did you mean" in result.stderr
     assert filled(near) in result.stderr
 
 
-def test_nothing_is_suggested_for_a_name_like_none(cli: Cli) -> None:
+def test_no_suggestion_without_a_similar_name(cli: Cli) -> None:
     assert "did you mean" not in cli("models", "show", "zzzzzzzz").stderr

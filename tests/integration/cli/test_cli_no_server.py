@@ -1,4 +1,4 @@
-"""Command lines without a server: a short line with the way out, soon, whatever else listens there."""
+"""Commands without a server: they fail fast, with one line that says the way out."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 
 from rollforward.cli.app import run
 
-# A server's first words, after which it hangs up.
+# The first bytes of servers of other protocols, which then close the connection.
 FOREIGN = {
     "http": b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
     "tls": b"\x15\x03\x03\x00\x02\x02\x46",
     "ssh": b"SSH-2.0-OpenSSH_9.9\r\n",
     "closed": b"",
 }
-# Longer than a test may take: a command that waits for it fails.
+# Longer than a test's timeout: a command that waits this long fails the test.
 TIMEOUT = ("--timeout", "300")
 COMMANDS = [
     ("runs", "list"),
@@ -36,8 +36,8 @@ COMMANDS = [
 
 
 @contextmanager
-def foreign(words: bytes) -> Iterator[int]:
-    """Serve other words than gRPC's on a port."""
+def foreign(greeting: bytes) -> Iterator[int]:
+    """Serve another protocol than gRPC on a port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -48,7 +48,7 @@ def foreign(words: bytes) -> Iterator[int]:
                     return
                 with peer:
                     peer.recv(64)
-                    peer.sendall(words)
+                    peer.sendall(greeting)
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
@@ -59,7 +59,7 @@ def foreign(words: bytes) -> Iterator[int]:
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port of which this test sees to it that nothing listens there."""
+    """Reserve a port on which nothing listens."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
@@ -76,19 +76,21 @@ def refusal(capsys: pytest.CaptureFixture[str], *tokens: str) -> str:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_nothing_listens(command: tuple[str, ...], closed_port: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_fails_fast_if_nothing_listens(
+    command: tuple[str, ...], closed_port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     message = refusal(capsys, *command, "--server", f"127.0.0.1:{closed_port}")
     assert message.startswith(f"cannot connect to 127.0.0.1:{closed_port}: connection refused")
     assert "rollforward up" in message
 
 
-def test_a_host_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_fails_fast_for_an_unknown_host(capsys: pytest.CaptureFixture[str]) -> None:
     message = refusal(capsys, "models", "list", "--server", "no-such-host.invalid:50051")
     assert message.startswith("cannot connect to no-such-host.invalid:50051: host not found")
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_something_else_listens(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_reports_a_server_of_another_protocol(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     with foreign(FOREIGN[kind]) as port:
         message = refusal(capsys, "models", "list", "--server", f"127.0.0.1:{port}")
     assert message.startswith(f"cannot connect to 127.0.0.1:{port}: ")

@@ -1,4 +1,4 @@
-"""The commands about experiments, runs and logged models: the real program, against the services as `up` runs them."""
+"""The commands for experiments, runs and logged models, against the services as `up` runs them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 import rollforward as rf
 from rollforward import v1
 from tests.e2e.program import until
-from tests.integration.cli.command_line import SCRIPT, SECONDS, Cli, Facts, answer, done, environment, refused
+from tests.integration.cli.command_line import SCRIPT, SECONDS, Cli, SampleData, answer, done, environment, refused
 from tests.integration.up import Up, new_id
 
 POINTS = 200
@@ -28,7 +28,7 @@ POINTS = 200
 
 @dataclass(frozen=True)
 class Training:
-    """An experiment with three runs that differ, and a logged model of the first."""
+    """An experiment with three different runs, and a logged model of the first."""
 
     experiment: str
     runs: tuple[str, str, str]
@@ -37,14 +37,14 @@ class Training:
 
 @pytest.fixture(scope="module")
 def client(system: Up) -> Iterator[rf.Client]:
-    """The SDK's way to the services."""
+    """Return a client of the SDK."""
     with rf.Client(system.address, actor="Zoë") as connection:
         yield connection
 
 
 @pytest.fixture(scope="module")
 def training(client: rf.Client) -> Training:
-    """Logged by the SDK."""
+    """Log the runs with the SDK."""
     experiment = f"experiment-{new_id()}"
     ids = []
     for number, name in enumerate(("first", "second", "third")):
@@ -63,11 +63,11 @@ def training(client: rf.Client) -> Training:
 
 
 def ids_of(found: list[dict[str, Any]], key: str = "run_id") -> list[str]:
-    """The ids in a list of runs or logged models."""
+    """Return the ids in a list of runs or logged models."""
     return [one[key] for one in found]
 
 
-def test_the_life_of_an_experiment(cli: Cli) -> None:
+def test_experiment_can_be_created_changed_deleted_and_restored(cli: Cli) -> None:
     name, other = f"e-{new_id()}", f"f-{new_id()}"
     made = answer(cli("experiments", "create", name, "--tag", "team=risk", "--tag", "tier=1", "-o", "json"))
     assert (made["name"], made["tags"]) == (name, {"team": "risk", "tier": "1"})
@@ -89,7 +89,7 @@ def test_the_life_of_an_experiment(cli: Cli) -> None:
     assert refused(cli("experiments", "tag", other, "team"), 2) == ""
 
 
-def test_an_experiment_and_its_runs(cli: Cli, training: Training) -> None:
+def test_experiment_is_shown_with_its_runs(cli: Cli, training: Training) -> None:
     shown = answer(cli("experiments", "show", training.experiment, "-o", "json"))
     assert ids_of(shown["runs"]) == list(reversed(training.runs))
     assert len(answer(cli("experiments", "show", training.experiment, "--limit", "1", "-o", "json"))["runs"]) == 1
@@ -107,7 +107,7 @@ def test_runs_are_found_by_filter_and_order(cli: Cli, training: Training) -> Non
     assert refused(cli(*of, "--order-by", "whatever.x"), 2) == "INVALID_ORDER"
 
 
-def test_what_is_said_of_a_run(cli: Cli, client: rf.Client) -> None:
+def test_run_can_be_changed_deleted_and_restored(cli: Cli, client: rf.Client) -> None:
     with client.runs.start(f"e-{new_id()}", name="before") as run:
         pass
     change = ("-o", "json")
@@ -128,7 +128,7 @@ def test_a_run_shows_its_datasets_and_logged_models(cli: Cli, training: Training
     assert re.search(rf"{training.model_id} +3\n", text)
 
 
-def test_runs_side_by_side(cli: Cli, training: Training) -> None:
+def test_runs_are_compared_as_a_table(cli: Cli, training: Training) -> None:
     text = done(cli("runs", "compare", *training.runs))
     assert re.search(r"^ +first +second +third$", text, re.MULTILINE)
     assert re.search(r"^depth +0 +1 +2$", text, re.MULTILINE)
@@ -138,14 +138,14 @@ def test_runs_side_by_side(cli: Cli, training: Training) -> None:
     assert re.search(r"^seed +7 +7 +7$", done(cli("runs", "compare", *training.runs, "--equal")), re.MULTILINE)
 
 
-def test_no_runs_have_no_side(cli: Cli, training: Training) -> None:
+def test_comparison_of_no_runs_says_so(cli: Cli, training: Training) -> None:
     nobody = ("--experiment", training.experiment, "--filter", "metrics.auc > 1")
     assert done(cli("runs", "compare", *nobody)) == "no runs match\n"
     assert answer(cli("runs", "compare", *nobody, "-o", "json"))["runs"] == []
     assert done(cli("runs", "compare", *nobody, "--csv")) == "run_id\n"
 
 
-def test_runs_side_by_side_as_json(cli: Cli, training: Training) -> None:
+def test_runs_are_compared_as_json(cli: Cli, training: Training) -> None:
     found = answer(cli("runs", "compare", *training.runs, "-o", "json"))
     assert found["runs"] == list(training.runs)
     assert found["params"] == [{"key": "depth", "values": ["0", "1", "2"]}]
@@ -155,7 +155,7 @@ def test_runs_side_by_side_as_json(cli: Cli, training: Training) -> None:
     assert [one["count"] for one in loss["summaries"]] == [POINTS] * 3
 
 
-def test_runs_side_by_side_as_csv(cli: Cli, training: Training) -> None:
+def test_runs_are_compared_as_csv(cli: Cli, training: Training) -> None:
     searched = ("--experiment", training.experiment, "--order-by", "params.depth ASC", "--filter", "params.seed = '7'")
     rows = list(csv.DictReader(io.StringIO(done(cli("runs", "compare", *searched, "--csv")))))
     assert tuple(row["run_id"] for row in rows) == training.runs
@@ -165,7 +165,7 @@ def test_runs_side_by_side_as_csv(cli: Cli, training: Training) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "reason", "code"),
+    ("arguments", "reason", "code"),
     [
         ("runs compare", "", 2),
         ("runs compare RUN --experiment X", "", 2),
@@ -188,11 +188,13 @@ def test_runs_side_by_side_as_csv(cli: Cli, training: Training) -> None:
         ("logged-models show m-ffffffffffffffffffffffffffffffff", "LOGGED_MODEL_NOT_FOUND", 1),
     ],
 )
-def test_refusals(words: str, reason: str, code: int, cli: Cli, training: Training) -> None:
-    assert refused(cli(*words.replace("RUN", training.runs[0]).split()), code) == reason
+def test_rejected_tracking_commands_have_a_reason(
+    arguments: str, reason: str, code: int, cli: Cli, training: Training
+) -> None:
+    assert refused(cli(*arguments.replace("RUN", training.runs[0]).split()), code) == reason
 
 
-def test_a_metric_as_a_chart(cli: Cli, training: Training) -> None:
+def test_metric_is_drawn_as_a_chart(cli: Cli, training: Training) -> None:
     lines = done(cli("runs", "metrics", training.runs[0], "loss", "--intervals", "50")).splitlines()
     assert lines[0] == f"loss: last 0.005 at step {POINTS - 1}, min 0.005, max 1, {POINTS} points"
     assert lines[1].startswith("    1 ┤")
@@ -203,7 +205,7 @@ def test_a_metric_as_a_chart(cli: Cli, training: Training) -> None:
     assert "1970-01-01T00:00:00Z" in over_time
 
 
-def test_a_metric_as_json_and_csv(cli: Cli, training: Training) -> None:
+def test_metric_is_printed_as_json_and_csv(cli: Cli, training: Training) -> None:
     found = answer(cli("runs", "metrics", training.runs[0], "loss", "--intervals", "10", "-o", "json"))
     assert (found["run_id"], found["start"], found["end"]) == (training.runs[0], 0, POINTS - 1)
     assert (found["numbers"], sum(found["counts"])) == (list(range(10)), POINTS)
@@ -216,7 +218,7 @@ def test_a_metric_as_json_and_csv(cli: Cli, training: Training) -> None:
     assert rows[2][1] == "1970-01-01T00:00:01.000Z"
 
 
-def test_the_logged_models(cli: Cli, training: Training) -> None:
+def test_logged_models_can_be_listed_tagged_deleted_and_restored(cli: Cli, training: Training) -> None:
     of = ("logged-models", "list", "--experiment", training.experiment)
     (listed,) = answer(cli(*of, "--filter", "name = 'trees'", "-o", "json"))
     assert (listed["model_id"], listed["status"]) == (training.model_id, "ready")
@@ -231,7 +233,7 @@ def test_the_logged_models(cli: Cli, training: Training) -> None:
     assert not answer(cli("logged-models", "restore", training.model_id, "-o", "json"))["deleted"]
 
 
-def test_a_run_that_ended_is_watched_no_longer(cli: Cli, training: Training, client: rf.Client) -> None:
+def test_watch_of_an_ended_run_ends_at_once(cli: Cli, training: Training, client: rf.Client) -> None:
     assert f"{training.runs[0]} first is finished" in done(cli("runs", "watch", training.runs[0]))
     failing = client.runs.start(training.experiment, name="failing")
     failing.finish("FAILED")
@@ -240,7 +242,7 @@ def test_a_run_that_ended_is_watched_no_longer(cli: Cli, training: Training, cli
     assert json.loads(result.stdout)["snapshot"]["status"] == "failed"
 
 
-def test_a_journal_goes_where_its_job_sent_or_where_sync_is_told(
+def test_sync_sends_to_the_jobs_address_or_the_given_one(
     cli: Cli, system: Up, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(tmp_path))
@@ -249,25 +251,25 @@ def test_a_journal_goes_where_its_job_sent_or_where_sync_is_told(
         nowhere.runs.start(f"e-{new_id()}", offline=True) as run,
     ):
         pass
-    words = ("sync", str(tmp_path), "-o", "json")
-    waiting = cli(*words, "--timeout", "0.3")
+    arguments = ("sync", str(tmp_path), "-o", "json")
+    waiting = cli(*arguments, "--timeout", "0.3")
     assert (waiting.returncode, json.loads(waiting.stdout)[0]["state"]) == (1, "undelivered")
-    (sent,) = answer(cli(*words, "--server", system.address))
+    (sent,) = answer(cli(*arguments, "--server", system.address))
     assert (sent["run_id"], sent["state"]) == (run.run_id, "delivered")
 
 
 @contextmanager
-def watching(system: Up, *words: str, **how: Any) -> Iterator[subprocess.Popen[str]]:
-    """The command that follows runs, while it does."""
+def watching(system: Up, *arguments: str, **how: Any) -> Iterator[subprocess.Popen[str]]:
+    """Run the `runs watch` command in the background."""
     variables = environment(ROLLFORWARD_URI=system.address)
-    with subprocess.Popen([SCRIPT, "runs", "watch", *words], env=variables, text=True, **how) as process:
+    with subprocess.Popen([SCRIPT, "runs", "watch", *arguments], env=variables, text=True, **how) as process:
         try:
             yield process
         finally:
             process.kill()
 
 
-def test_a_run_is_watched_until_it_ends(system: Up, client: rf.Client) -> None:
+def test_watch_of_a_run_ends_with_the_run(system: Up, client: rf.Client) -> None:
     run = client.runs.start(f"e-{new_id()}", name="live")
     with watching(system, run.run_id, "-o", "json", stdout=subprocess.PIPE) as process:
         assert process.stdout
@@ -283,14 +285,14 @@ def test_a_run_is_watched_until_it_ends(system: Up, client: rf.Client) -> None:
 
 
 class Terminal:
-    """A terminal that a command draws on."""
+    """A terminal that shows a command's output."""
 
     def __init__(self) -> None:
         self._ours, self.theirs = pty.openpty()
         self.shown = b""
 
     def await_text(self, text: bytes) -> None:
-        """Reads until it has shown a text."""
+        """Wait until the terminal has shown a text."""
 
         def is_there() -> bool:
             self.shown += os.read(self._ours, 65536)
@@ -310,7 +312,7 @@ def terminal() -> Iterator[Terminal]:
     opened.close()
 
 
-def test_a_terminal_is_drawn_on_again_and_again(system: Up, client: rf.Client, terminal: Terminal) -> None:
+def test_watch_redraws_a_table_on_a_terminal(system: Up, client: rf.Client, terminal: Terminal) -> None:
     run = client.runs.start(f"e-{new_id()}", name="live")
     theirs = terminal.theirs
     with watching(system, run.run_id, stdin=theirs, stdout=theirs, stderr=theirs) as process:
@@ -323,10 +325,10 @@ def test_a_terminal_is_drawn_on_again_and_again(system: Up, client: rf.Client, t
         assert process.wait(SECONDS) == 0
 
 
-def test_behind_a_position_a_terminal_has_lines(system: Up, client: rf.Client, terminal: Terminal) -> None:
+def test_watch_after_a_position_prints_lines_on_a_terminal(system: Up, client: rf.Client, terminal: Terminal) -> None:
     run = client.runs.start(f"e-{new_id()}", name="live")
-    words = (run.run_id, "--after", str(system.heads()["tracking"]))
-    with watching(system, *words, stdin=terminal.theirs, stdout=terminal.theirs, stderr=terminal.theirs) as process:
+    arguments = (run.run_id, "--after", str(system.heads()["tracking"]))
+    with watching(system, *arguments, stdin=terminal.theirs, stdout=terminal.theirs, stderr=terminal.theirs) as process:
         run.log_metric("loss", 0.125)
         run.flush()
         terminal.await_text(b"loss=0.125 at step 0")
@@ -335,13 +337,13 @@ def test_behind_a_position_a_terminal_has_lines(system: Up, client: rf.Client, t
         assert process.wait(SECONDS) == 0
 
 
-def test_the_runs_of_an_experiment_are_watched_line_by_line(system: Up, client: rf.Client, payloads: Facts) -> None:
+def test_watch_of_an_experiment_prints_a_line_per_event(system: Up, client: rf.Client, sample: SampleData) -> None:
     position = system.heads()["tracking"]
     with watching(
-        system, "--experiment", payloads.experiment, "--after", str(position), "--no-metrics", stdout=subprocess.PIPE
+        system, "--experiment", sample.experiment, "--after", str(position), "--no-metrics", stdout=subprocess.PIPE
     ) as process:
         assert process.stdout
-        with client.runs.start(payloads.experiment, name="another") as run:
+        with client.runs.start(sample.experiment, name="another") as run:
             run.log_metric("loss", 0.5)
             run.log_params({"depth": 3})
         lines = [process.stdout.readline() for _ in range(3)]

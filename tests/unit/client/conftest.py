@@ -1,4 +1,4 @@
-"""What the client's tests share: real gRPC servers in this process, and connections to them."""
+"""Fixtures for tests of the client: real gRPC servers in this process, and clients of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Serve = Callable[..., Client]
 
 
 class Service:
-    """A service in which every method that a subclass does not have is unimplemented."""
+    """A service whose methods are unimplemented unless a subclass defines them."""
 
     def __getattr__(self, name: str) -> Callable[[object, grpc.ServicerContext], object]:
         def refuse(_request: object, context: grpc.ServicerContext) -> object:
@@ -31,7 +31,7 @@ class Service:
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Serve a servicer on a free port: serve(servicer, add, timeout=...) is a connection to it."""
+    """Return serve(servicer, add, timeout=...), which serves on a free port and returns a client."""
     servers: list[grpc.Server] = []
     connections: list[Client] = []
 
@@ -58,6 +58,6 @@ def blobs(tmp_path: Path) -> LocalBlobs:
 
 @pytest.fixture
 def artifacts(blobs: LocalBlobs) -> Iterator[Client]:
-    """A connection to the real artifact service over a directory."""
+    """Return a client of the real artifact service, which stores blobs in a directory."""
     with serving_artifacts(blobs) as address, Client(address, timeout=scaled(20.0)) as client:
         yield client

@@ -13,7 +13,7 @@ from tests.unit.client.conftest import Serve, Service
 
 
 class Registry(Service):
-    """Moves every alias."""
+    """A registry that accepts every move."""
 
     def __init__(self) -> None:
         self.moved: list[str] = []
@@ -42,7 +42,7 @@ def test_one_client_serves_many_threads(serve: Serve) -> None:
     assert sorted(registry.moved) == [f"m{n}@a" for n in range(8)]
 
 
-def test_functions_use_the_client_that_was_connected_last(serve: Serve) -> None:
+def test_functions_use_the_last_connected_client(serve: Serve) -> None:
     registry = Registry()
     served = serve(registry, v1.add_RegistryServiceServicer_to_server)
     with rf.connect(served.address):
@@ -51,7 +51,7 @@ def test_functions_use_the_client_that_was_connected_last(serve: Serve) -> None:
     rf.close()
 
 
-def test_functions_look_like_the_methods_without_self() -> None:
+def test_functions_have_the_methods_signatures_without_self() -> None:
     method, function = rf.Client("127.0.0.1:1").aliases.move, rf.move_alias
     assert inspect.signature(function) == inspect.signature(method)
     assert inspect.getdoc(function) == inspect.getdoc(method)
@@ -59,7 +59,7 @@ def test_functions_look_like_the_methods_without_self() -> None:
     assert pickle.loads(pickle.dumps(function)) is function  # noqa: S301
 
 
-def test_functions_are_named_as_their_variables() -> None:
+def test_functions_have_the_names_of_their_variables() -> None:
     functions = {name: getattr(rf, name) for name in dir(rf) if inspect.isfunction(getattr(rf, name))}
     assert {name: function.__name__ for name, function in functions.items()} == {name: name for name in functions}
     assert not [name for name, function in functions.items() if "connection" in inspect.signature(function).parameters]

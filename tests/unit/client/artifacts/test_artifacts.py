@@ -1,4 +1,4 @@
-"""Trees of files to the artifact service and back, on the real service."""
+"""Upload and download of trees of files, with the real artifact service."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def blob_file(blobs: LocalBlobs, tmp_path: Path, data: bytes) -> Path:
     return next(path for path in (tmp_path / "blobs").rglob(name) if path.is_file())
 
 
-def test_what_was_uploaded_comes_back(artifacts: Client, model: Path, tmp_path: Path) -> None:
+def test_uploaded_tree_can_be_downloaded(artifacts: Client, model: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     digest, name = artifacts.artifacts.upload(model, progress=lambda done, total: seen.append((done, total)))
     assert name == "model"
@@ -67,7 +67,7 @@ def test_a_second_upload_sends_no_blob(artifacts: Client, model: Path) -> None:
     assert seen[0][0] == seen[0][1]
 
 
-def test_a_destination_that_holds_something_is_left_alone(artifacts: Client, model: Path, tmp_path: Path) -> None:
+def test_destination_that_is_not_empty_is_rejected(artifacts: Client, model: Path, tmp_path: Path) -> None:
     digest, _ = artifacts.artifacts.upload(model)
     full, symlink = tmp_path / "full", tmp_path / "link"
     full.mkdir()
@@ -80,7 +80,7 @@ def test_a_destination_that_holds_something_is_left_alone(artifacts: Client, mod
     assert contents(full) == {"mine": b"mine"}
 
 
-def test_damaged_bytes_are_refused_and_leave_nothing(
+def test_damaged_download_leaves_no_files(
     artifacts: Client, blobs: LocalBlobs, model: Path, tmp_path: Path, cache: Path
 ) -> None:
     digest, _ = artifacts.artifacts.upload(model)
@@ -97,13 +97,13 @@ def test_damaged_bytes_are_refused_and_leave_nothing(
     assert list(cache.iterdir()) == []
 
 
-def test_an_artifact_that_is_not_there_is_not_found(artifacts: Client, tmp_path: Path) -> None:
+def test_missing_artifact_raises_not_found(artifacts: Client, tmp_path: Path) -> None:
     with pytest.raises(NotFound) as refused:
         artifacts.artifacts.download(f"sha256:{'0' * 64}", tmp_path / "target")
     assert refused.value.reason == "ARTIFACT_NOT_FOUND"
 
 
-def test_the_cache_answers_without_the_service(artifacts: Client, model: Path, cache: Path) -> None:
+def test_cached_artifact_needs_no_service(artifacts: Client, model: Path, cache: Path) -> None:
     digest, _ = artifacts.artifacts.upload(model)
     first = artifacts.artifacts.download(digest)
     assert first.is_relative_to(cache)
@@ -118,7 +118,7 @@ def test_the_cache_answers_without_the_service(artifacts: Client, model: Path, c
 
 
 @pytest.mark.parametrize("path", ["../escaped", "/escaped", "a/../../escaped"])
-def test_a_manifest_that_climbs_out_writes_nothing(path: str, artifacts: Client, tmp_path: Path) -> None:
+def test_escaping_manifest_writes_nothing(path: str, artifacts: Client, tmp_path: Path) -> None:
     digest = f"sha256:{hashlib.sha256(b'').hexdigest()}"
     manifest = v1.Manifest(files=[v1.ManifestFile(path=path, digest=digest)])
     with pytest.raises(InvalidRequest) as refused:
@@ -133,9 +133,9 @@ def test_a_manifest_that_climbs_out_writes_nothing(path: str, artifacts: Client,
     assert not (tmp_path / "a").exists()
 
 
-def test_a_manifest_that_is_not_what_its_digest_names_is_refused(serve: Serve) -> None:
+def test_manifest_with_a_wrong_digest_is_rejected(serve: Serve) -> None:
     class Lying(Service):
-        """Answers every digest with the same manifest."""
+        """An artifact service that returns the same manifest for every digest."""
 
         def GetManifest(self, request: v1.GetManifestRequest, _context: grpc.ServicerContext) -> v1.GetManifestResponse:  # noqa: N802
             return v1.GetManifestResponse(
@@ -148,7 +148,7 @@ def test_a_manifest_that_is_not_what_its_digest_names_is_refused(serve: Serve) -
     assert refused.value.reason == "DIGEST_MISMATCH"
 
 
-def test_a_directory_where_one_file_is_wanted_is_refused(artifacts: Client, model: Path) -> None:
+def test_directory_is_rejected_where_a_file_is_expected(artifacts: Client, model: Path) -> None:
     with pytest.raises(InvalidRequest) as refused:
         artifacts.artifacts.upload(model, only_file=True)
     assert refused.value.reason == "NOT_A_FILE"

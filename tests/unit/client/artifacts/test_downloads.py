@@ -1,4 +1,4 @@
-"""Downloads that broke off: what stays of them, who goes on with it, and that nothing wrong comes of it."""
+"""Interrupted downloads: which parts are kept, when they are resumed, and that every byte is verified."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SENT = RESUMABLE_BYTES + 2 * CHUNK_BYTES
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A tree of which two files are the same, and large."""
+    """Return a tree with two equal large files."""
     folder = tmp_path / "model"
     folder.mkdir()
     for name in ("weights", "weights.copy"):
@@ -36,7 +36,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def break_off(digest: str, target: Path, size: int) -> None:
-    """Be stopped after so many bytes arrived."""
+    """Interrupt a download after so many bytes."""
     with staging_directory(digest, target) as scratch:
         (scratch / "file").write_bytes(bytes(size))
         raise KeyboardInterrupt
@@ -51,7 +51,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def left_over(digest: str, folder: Path, data: bytes) -> Path:
-    """What a program that was killed left of the large file."""
+    """Return the large file in the staging directory of a killed process."""
     tree = part_of(digest, folder) / "tree"
     tree.parent.mkdir(mode=0o700)
     tree.mkdir()
@@ -60,7 +60,7 @@ def left_over(digest: str, folder: Path, data: bytes) -> Path:
 
 
 class BreakingOff(Service):
-    """Has one artifact, and never sends all of its large file."""
+    """An artifact service with one artifact, which never sends all of its large file."""
 
     def __init__(self, folder: Path) -> None:
         self._tree = build_tree(folder)
@@ -82,7 +82,7 @@ class BreakingOff(Service):
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_a_download_goes_on_where_an_earlier_one_broke_off(
+def test_download_resumes_an_interrupted_one(
     artifacts: Client, serve: Serve, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -102,11 +102,13 @@ def test_a_download_goes_on_where_an_earlier_one_broke_off(
 
 
 @pytest.mark.parametrize(
-    "held", [b"", b"not what was sent", bytes(LARGE), bytes(LARGE * 2), hashlib.sha256(b"").digest()], ids=len
+    "partial", [b"", b"not what was sent", bytes(LARGE), bytes(LARGE * 2), hashlib.sha256(b"").digest()], ids=len
 )
-def test_what_a_killed_program_left_is_verified(artifacts: Client, source: Path, tmp_path: Path, held: bytes) -> None:
+def test_partial_download_of_a_killed_process_is_verified(
+    artifacts: Client, source: Path, tmp_path: Path, partial: bytes
+) -> None:
     digest, _ = artifacts.artifacts.upload(source)
-    left_over(digest, tmp_path, held)
+    left_over(digest, tmp_path, partial)
     seen: list[tuple[int, int]] = []
     target = artifacts.artifacts.download(
         digest, tmp_path / "back", progress=lambda done, total: seen.append((done, total))
@@ -116,7 +118,7 @@ def test_what_a_killed_program_left_is_verified(artifacts: Client, source: Path,
     assert not part_of(digest, tmp_path).exists()
 
 
-def test_two_downloads_at_once_do_not_meet(artifacts: Client, source: Path, tmp_path: Path) -> None:
+def test_concurrent_downloads_do_not_interfere(artifacts: Client, source: Path, tmp_path: Path) -> None:
     digest, _ = artifacts.artifacts.upload(source)
     left_over(digest, tmp_path, bytes(LARGE))
     ready = threading.Barrier(4)
@@ -131,7 +133,9 @@ def test_two_downloads_at_once_do_not_meet(artifacts: Client, source: Path, tmp_
     assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_what_is_another_users_or_a_link_is_not_gone_on_with(artifacts: Client, source: Path, tmp_path: Path) -> None:
+def test_symbolic_link_in_place_of_a_partial_download_is_not_followed(
+    artifacts: Client, source: Path, tmp_path: Path
+) -> None:
     digest, _ = artifacts.artifacts.upload(source)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -141,7 +145,7 @@ def test_what_is_another_users_or_a_link_is_not_gone_on_with(artifacts: Client, 
 
 
 @pytest.mark.parametrize("kind", ["mount point", "working directory"])
-def test_a_directory_that_cannot_be_replaced_is_filled(
+def test_directory_that_cannot_be_replaced_is_filled(
     artifacts: Client, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     digest, _ = artifacts.artifacts.upload(source)
@@ -161,33 +165,33 @@ def test_a_directory_that_cannot_be_replaced_is_filled(
     assert refused.value.reason == "DESTINATION_NOT_EMPTY"
 
 
-def test_two_names_for_one_file_are_refused(artifacts: Client, source: Path, tmp_path: Path) -> None:
+def test_two_names_for_one_file_are_rejected(artifacts: Client, source: Path, tmp_path: Path) -> None:
     digest, _ = artifacts.artifacts.upload(source)
     tree = left_over(digest, tmp_path, b"")
-    os.link(tree / "weights", tree / "small")  # as where "weights" and "small" were told apart by nothing
+    os.link(tree / "weights", tree / "small")  # like a file system that cannot tell "weights" and "small" apart
     with pytest.raises(FileExistsError):
         artifacts.artifacts.download(digest, tmp_path / "back")
     assert contents(artifacts.artifacts.download(digest, tmp_path / "back")) == contents(source)
 
 
-def test_what_nobody_went_on_with_for_a_week_is_removed(tmp_path: Path) -> None:
+def test_abandoned_partial_download_is_removed_after_a_week(tmp_path: Path) -> None:
     digests = [manifest_digest(v1.Manifest(files=[v1.ManifestFile(path=name)])) for name in ("a", "b", "c", "d")]
-    old, fresh, held, new = digests
+    old, fresh, locked, new = digests
     for digest in (old, fresh):
         with pytest.raises(KeyboardInterrupt):
             break_off(digest, tmp_path / "target", RESUMABLE_BYTES)
-    with staging_directory(held, tmp_path / "target") as scratch:
+    with staging_directory(locked, tmp_path / "target") as scratch:
         eight_days_ago = time.time() - 8 * 24 * 60 * 60
-        for digest in (old, held):
+        for digest in (old, locked):
             os.utime(part_of(digest, tmp_path) / "lock", (eight_days_ago, eight_days_ago))
         with staging_directory(new, tmp_path / "target"):
             assert {path.name for path in tmp_path.iterdir()} == {
-                part_of(digest, tmp_path).name for digest in (fresh, held, new)
+                part_of(digest, tmp_path).name for digest in (fresh, locked, new)
             }
         assert scratch.exists()
 
 
-def test_little_that_arrived_does_not_stay(tmp_path: Path) -> None:
+def test_small_partial_download_is_removed(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         break_off(f"sha256:{'0' * 64}", tmp_path / "target", RESUMABLE_BYTES - 1)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Which trees may be artifacts, what their manifests look like, and that nothing leads out of a tree."""
+"""Manifests: which trees are valid, their canonical form, and that no path leads out of a tree."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def refusal(path: Path) -> str:
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1), unique=True, min_size=1))
-def test_the_canonical_form_is_the_services(paths: list[str]) -> None:
+def test_canonical_form_equals_the_services(paths: list[str]) -> None:
     manifest = tree(*paths)
     if not is_accepted(lambda: check_manifest(manifest)):
         return
@@ -70,18 +70,18 @@ def test_the_canonical_form_is_the_services(paths: list[str]) -> None:
         ("/".join(["a" * 127] * 8) + "/a", False),
     ],
 )
-def test_a_path_may_be_as_long_as_the_service_takes_it(path: str, accepted: bool) -> None:
+def test_path_limit_equals_the_services(path: str, accepted: bool) -> None:
     assert is_accepted(lambda: check_manifest(tree(path))) == accepted
     assert is_accepted(lambda: check_paths([path])) == accepted
 
 
-def test_the_canonical_form_is_that_of_the_contract() -> None:
+def test_canonical_form_matches_the_contract() -> None:
     files = [f'{{"path":"{path}","size":3,"digest":"{ANY}"}}' for path in ("B", "ä")]
     assert canonical(tree("ä", "B")) == f'{{"schemaVersion":1,"files":[{",".join(files)}]}}'.encode()
 
 
 @given(st.lists(st.sampled_from(["/", ".", "..", "a", "ä", "\\", "\0", "\n", "a\u0308"]), max_size=12).map("".join))
-def test_a_path_that_is_accepted_stays_below_its_directory(path: str) -> None:
+def test_accepted_path_stays_below_its_directory(path: str) -> None:
     accepted = is_accepted(lambda: check_path(path))
     assert accepted == is_accepted(lambda: check_paths([path]))
     if not accepted:
@@ -96,7 +96,7 @@ NAMES = st.sampled_from(["a", "A", "b", "ä", "Ä", "a\u0308", "ß", "ss", "SS",
 
 
 @given(st.lists(st.lists(NAMES, min_size=1, max_size=3).map("/".join), min_size=1, max_size=4))
-def test_both_ends_take_the_same_trees_and_no_two_names_that_a_file_system_may_confuse(paths: list[str]) -> None:
+def test_client_and_service_accept_the_same_trees(paths: list[str]) -> None:
     accepted = is_accepted(lambda: check_manifest(tree(*paths)))
     assert accepted == is_accepted(lambda: check_paths(paths))
     if accepted:
@@ -108,21 +108,21 @@ def test_both_ends_take_the_same_trees_and_no_two_names_that_a_file_system_may_c
 @pytest.mark.parametrize(
     "path", ["", "/a", "a/", "a//b", ".", "a/..", "../a", "a/./b", "a\\b", "a\nb", "\x7f", "a\u0308", "\udc80"]
 )
-def test_a_path_that_is_not_plain_is_refused(path: str) -> None:
+def test_unsafe_path_is_rejected(path: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         check_path(path)
     assert refused.value.reason == "INVALID_PATH"
 
 
 @pytest.mark.parametrize("paths", [("a", "a"), ("a", "A"), ("x/a", "X/b"), ("a", "a/b"), ("a/b", "A"), ("ß", "SS")])
-def test_names_that_would_collide_are_refused(paths: tuple[str, ...]) -> None:
+def test_colliding_names_are_rejected(paths: tuple[str, ...]) -> None:
     for given_paths in (paths, paths[::-1]):
         with pytest.raises(InvalidRequest) as refused:
             check_manifest(tree(*given_paths))
         assert refused.value.reason == "INVALID_PATH"
 
 
-def test_a_manifest_without_files_or_with_a_false_digest_is_refused() -> None:
+def test_manifest_without_files_or_with_an_invalid_digest_is_rejected() -> None:
     wrong = {"MANIFEST_EMPTY": v1.Manifest(), "INVALID_DIGEST": v1.Manifest(files=[v1.ManifestFile(path="a")])}
     for reason, manifest in wrong.items():
         with pytest.raises(InvalidRequest) as refused:
@@ -130,7 +130,7 @@ def test_a_manifest_without_files_or_with_a_false_digest_is_refused() -> None:
         assert refused.value.reason == reason
 
 
-def test_a_directory_is_described_with_its_links(tmp_path: Path) -> None:
+def test_tree_includes_symbolic_links(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "data.bin").write_bytes(b"abc" * 1_000_000)
     (tmp_path / "e\u0301.txt").write_bytes(b"")
@@ -145,12 +145,12 @@ def test_a_directory_is_described_with_its_links(tmp_path: Path) -> None:
     assert len(found.sources) == 2
 
 
-def test_one_file_is_a_tree_of_its_own(tmp_path: Path) -> None:
+def test_single_file_is_a_tree(tmp_path: Path) -> None:
     (tmp_path / "plot.png").write_bytes(b"x")
     assert [file.path for file in build_tree(tmp_path / "plot.png").manifest.files] == ["plot.png"]
 
 
-def test_a_link_that_leads_out_or_in_circles_is_refused(tmp_path: Path) -> None:
+def test_escaping_or_circular_link_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"x")
     for name, target, reason in [
         ("file", "../secret", "SYMLINK_ESCAPES"),
@@ -163,27 +163,27 @@ def test_a_link_that_leads_out_or_in_circles_is_refused(tmp_path: Path) -> None:
         assert refusal(model) == reason
 
 
-def test_two_links_that_lead_to_each_other_are_refused(tmp_path: Path) -> None:
+def test_links_that_point_at_each_other_are_rejected(tmp_path: Path) -> None:
     for one, other in (("a", "b"), ("b", "a")):
         (tmp_path / one).mkdir()
         (tmp_path / one / "link").symlink_to(f"../{other}")
     assert refusal(tmp_path) == "SYMLINK_LOOP"
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_special_file_is_rejected(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert refusal(tmp_path) == refusal(tmp_path / "pipe") == "NOT_A_FILE"
-    # Such a path must be short.
+    # The path of a socket must be short.
     with tempfile.TemporaryDirectory(dir="/tmp") as short, socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{short}/socket")
         assert refusal(Path(short)) == "NOT_A_FILE"
 
 
-def test_an_empty_directory_is_refused(tmp_path: Path) -> None:
+def test_empty_directory_is_rejected(tmp_path: Path) -> None:
     assert refusal(tmp_path) == "MANIFEST_EMPTY"
 
 
-def test_names_that_differ_in_unicode_form_only_are_refused(tmp_path: Path) -> None:
+def test_names_that_differ_only_in_unicode_form_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "\u00e9").write_bytes(b"1")
     (tmp_path / "e\u0301").write_bytes(b"2")
     if len(list(tmp_path.iterdir())) == 1:
@@ -192,7 +192,7 @@ def test_names_that_differ_in_unicode_form_only_are_refused(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", [b"a\\b", b"a\nb", b"\xff"])
-def test_a_file_name_that_cannot_travel_is_refused(name: bytes, tmp_path: Path) -> None:
+def test_file_name_that_is_not_portable_is_rejected(name: bytes, tmp_path: Path) -> None:
     try:
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(b"x")
     except OSError:
@@ -200,14 +200,12 @@ def test_a_file_name_that_cannot_travel_is_refused(name: bytes, tmp_path: Path) 
     assert refusal(tmp_path) == "INVALID_PATH"
 
 
-def test_a_missing_path_is_an_error_of_the_system(tmp_path: Path) -> None:
+def test_missing_path_raises_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         build_tree(tmp_path / "missing")
 
 
-def test_a_manifest_that_the_service_would_not_take_is_refused_before_anything_is_sent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_large_manifest_is_rejected_before_sending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert manifests.MANIFEST_BYTES == server.MAX_BYTES
     (tmp_path / "file").write_bytes(b"x")
     size = len(canonical(build_tree(tmp_path).manifest))
@@ -217,7 +215,7 @@ def test_a_manifest_that_the_service_would_not_take_is_refused_before_anything_i
     assert refusal(tmp_path) == "MANIFEST_TOO_LARGE"
 
 
-def test_names_are_refused_before_any_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_are_checked_before_files_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
     monkeypatch.setattr(manifests, "_hash_file", read.append)
     for name in ("readable", "back\\slash"):

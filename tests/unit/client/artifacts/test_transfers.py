@@ -1,4 +1,4 @@
-"""Transfers of blobs when things go wrong: files that change, several that upload at once, what others left."""
+"""Transfers of blobs under faults: files that change, concurrent uploads, and interrupted transfers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def upload_id_of(client: Client, path: Path) -> str:
 
 
 @pytest.mark.parametrize("size", [1000, LARGE])
-def test_a_file_that_changes_while_it_is_uploaded_is_refused(artifacts: Client, tmp_path: Path, size: int) -> None:
+def test_file_that_changes_during_upload_is_rejected(artifacts: Client, tmp_path: Path, size: int) -> None:
     source = tmp_path / "changing"
     source.write_bytes(bytes(size))
 
@@ -50,32 +50,30 @@ def test_a_file_that_changes_while_it_is_uploaded_is_refused(artifacts: Client, 
     assert [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.parametrize("held", [1, RESUMABLE_BYTES, LARGE])
-def test_an_upload_goes_on_with_what_an_earlier_program_sent(
-    artifacts: Client, source: Path, tmp_path: Path, held: int
-) -> None:
+@pytest.mark.parametrize("partial", [1, RESUMABLE_BYTES, LARGE])
+def test_upload_resumes_after_an_earlier_process(artifacts: Client, source: Path, tmp_path: Path, partial: int) -> None:
     left = tmp_path / "blobs" / "tmp" / upload_id_of(artifacts, source)
-    left.write_bytes(source.read_bytes()[:held])
+    left.write_bytes(source.read_bytes()[:partial])
     seen: list[int] = []
     artifacts.artifacts.upload(source, progress=lambda done, _: seen.append(done))
-    assert held in seen
-    assert not [done for done in seen if 0 < done < held]
+    assert partial in seen
+    assert not [done for done in seen if 0 < done < partial]
     assert not left.exists()
 
 
-# Without ids of their own, the bytes would be the tests' names.
-@pytest.mark.parametrize("held", [b"not what was sent", bytes(LARGE * 2)], ids=["other", "longer"])
-def test_an_upload_begins_anew_when_what_is_left_is_wrong(
-    artifacts: Client, source: Path, tmp_path: Path, held: bytes
+# Explicit ids, because the bytes would become a part of the test's name.
+@pytest.mark.parametrize("partial", [b"not what was sent", bytes(LARGE * 2)], ids=["other", "longer"])
+def test_upload_restarts_if_the_stored_part_is_wrong(
+    artifacts: Client, source: Path, tmp_path: Path, partial: bytes
 ) -> None:
-    (tmp_path / "blobs" / "tmp" / upload_id_of(artifacts, source)).write_bytes(held)
+    (tmp_path / "blobs" / "tmp" / upload_id_of(artifacts, source)).write_bytes(partial)
     digest, _ = artifacts.artifacts.upload(source)
     assert (artifacts.artifacts.download(digest, tmp_path / "back") / "weights").read_bytes() == source.read_bytes()
 
 
 @pytest.mark.busy
 @pytest.mark.parametrize("dying", [0, 3], ids=["all live", "some die"])
-def test_many_upload_the_same_at_once(artifacts: Client, source: Path, tmp_path: Path, dying: int) -> None:
+def test_many_clients_can_upload_the_same_blob(artifacts: Client, source: Path, tmp_path: Path, dying: int) -> None:
     ready = threading.Barrier(6)
 
     def work(number: int) -> str:
@@ -99,7 +97,7 @@ def test_many_upload_the_same_at_once(artifacts: Client, source: Path, tmp_path:
     assert list((tmp_path / "blobs" / "tmp").iterdir()) == []
 
 
-def test_what_another_has_sent_counts_as_done(artifacts: Client, source: Path) -> None:
+def test_bytes_sent_by_another_client_count_as_done(artifacts: Client, source: Path) -> None:
     seen: list[tuple[int, int]] = []
     ready = threading.Barrier(2)
 
@@ -116,7 +114,7 @@ def test_what_another_has_sent_counts_as_done(artifacts: Client, source: Path) -
 
 
 class Empty(Service):
-    """Has no blob, and nothing of any."""
+    """An artifact service without any blobs."""
 
     def FindMissingBlobs(  # noqa: N802
         self, request: v1.FindMissingBlobsRequest, _context: grpc.ServicerContext
@@ -130,11 +128,11 @@ class Empty(Service):
         return v1.GetUploadResponse()
 
 
-def test_an_upload_of_which_nothing_more_arrives_is_given_up(serve: Serve, source: Path) -> None:
+def test_upload_without_progress_fails(serve: Serve, source: Path) -> None:
     attempts: list[object] = []
 
     class Dying(Empty):
-        """Breaks every upload off."""
+        """A service that breaks off every upload."""
 
         def UploadBlob(self, parts: Iterator[object], context: grpc.ServicerContext) -> v1.UploadBlobResponse:  # noqa: N802
             attempts.append(next(parts))
@@ -144,14 +142,14 @@ def test_an_upload_of_which_nothing_more_arrives_is_given_up(serve: Serve, sourc
     client = serve(Dying(), v1.add_ArtifactServiceServicer_to_server, timeout=scaled(0.3))
     with pytest.raises(Unavailable):
         client.artifacts.upload(source)
-    assert 1 < len(attempts) < 60  # a file of this size may take a minute, with an attempt a second
+    assert 1 < len(attempts) < 60  # the timeout of a file of this size is a minute, with an attempt per second
 
 
-def test_an_upload_that_breaks_off_again_and_again_goes_on_as_long_as_more_arrives(serve: Serve, source: Path) -> None:
+def test_upload_is_retried_while_it_makes_progress(serve: Serve, source: Path) -> None:
     offsets: list[int] = []
 
     class Shaky(Empty):
-        """Takes a few bytes at a time, each time for longer than a call may be tried again."""
+        """A service that receives a few bytes per call, each call longer than the timeout for retries."""
 
         def GetUpload(self, _request: object, _context: grpc.ServicerContext) -> v1.GetUploadResponse:  # noqa: N802
             return v1.GetUploadResponse(received_bytes=offsets[-1] + 4 * CHUNK_BYTES if offsets else 0)
@@ -175,7 +173,7 @@ def test_an_upload_that_breaks_off_again_and_again_goes_on_as_long_as_more_arriv
     assert offsets == [part * 4 * CHUNK_BYTES for part in range(5)]
 
 
-def test_what_is_refused_ends_the_transfers_beside_it(serve: Serve, source: Path) -> None:
+def test_rejected_blob_stops_the_other_transfers(serve: Serve, source: Path) -> None:
     refused_digest = f"sha256:{hashlib.sha256(b'refused').hexdigest()}"
     (source.parent / "tree").mkdir()
     (source.parent / "tree" / "a").write_bytes(b"tried again and again")
@@ -184,7 +182,7 @@ def test_what_is_refused_ends_the_transfers_beside_it(serve: Serve, source: Path
     attempts: list[str] = []
 
     class Refusing(Empty):
-        """Refuses one blob, and breaks off every other."""
+        """A service that rejects one blob, and breaks off every other upload."""
 
         def UploadBlob(  # noqa: N802
             self, parts: Iterator[v1.UploadBlobRequest], context: grpc.ServicerContext
@@ -197,16 +195,16 @@ def test_what_is_refused_ends_the_transfers_beside_it(serve: Serve, source: Path
     client = serve(Refusing(), v1.add_ArtifactServiceServicer_to_server, timeout=scaled(60.0))
     with pytest.raises(InvalidRequest):
         client.artifacts.upload(source.parent / "tree")
-    assert len(attempts) < 60  # the other would be tried for a minute, once a second
+    assert len(attempts) < 60  # the other upload would be retried for a minute, once per second
 
 
-def test_a_transfer_that_is_stopped_ends_without_a_word(
+def test_stopped_transfer_raises_no_error_of_its_own(
     serve: Serve, source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     begun = threading.Event()
 
     class Refusing(Empty):
-        """Refuses what is small once it has begun to take what is large."""
+        """A service that rejects the small blob after the upload of the large one has started."""
 
         def UploadBlob(  # noqa: N802
             self, parts: Iterator[v1.UploadBlobRequest], context: grpc.ServicerContext
@@ -227,11 +225,11 @@ def test_a_transfer_that_is_stopped_ends_without_a_word(
     assert caplog.records == []
 
 
-def test_a_manifest_of_many_files_may_take_longer(serve: Serve, tmp_path: Path) -> None:
+def test_manifest_of_many_files_has_a_longer_timeout(serve: Serve, tmp_path: Path) -> None:
     asked: list[int] = []
 
     class Far(Empty):
-        """Has every blob, and takes a second to look for so many."""
+        """A service that has every blob, and takes a second to look up many."""
 
         def FindMissingBlobs(  # noqa: N802
             self, request: v1.FindMissingBlobsRequest, _context: grpc.ServicerContext
@@ -250,7 +248,7 @@ def test_a_manifest_of_many_files_may_take_longer(serve: Serve, tmp_path: Path) 
     assert asked == [1_000, 1_000, 1]
 
 
-def test_a_failure_of_the_callers_own_is_raised_as_it_is(artifacts: Client, source: Path) -> None:
+def test_error_in_the_progress_callback_is_raised_unchanged(artifacts: Client, source: Path) -> None:
     def fail(done: int, _total: int) -> None:
         if done:
             raise LookupError("the bar is gone")
@@ -259,11 +257,11 @@ def test_a_failure_of_the_callers_own_is_raised_as_it_is(artifacts: Client, sour
         artifacts.artifacts.upload(source, progress=fail)
 
 
-def test_a_full_store_is_said_at_once(serve: Serve, source: Path) -> None:
+def test_full_store_fails_at_once(serve: Serve, source: Path) -> None:
     calls: list[str] = []
 
     class Full(Empty):
-        """Has room for no blob."""
+        """A service whose store is full."""
 
         def UploadBlob(self, _parts: object, context: grpc.ServicerContext) -> v1.UploadBlobResponse:  # noqa: N802
             calls.append("upload")

@@ -1,4 +1,4 @@
-"""Every command of the command line, by walking its tree."""
+"""The tree of commands of the command line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cyclopts import App
 
 from rollforward.cli.app import COMMANDS, command_line
 
-# Commands of the server: they take none of the options of every command.
+# Commands of the server, which do not have the global options.
 SERVER = ("up", "start", "serve", "demo", "backup", "restore")
 # Commands that print a script or a line.
 WITHOUT_OPTIONS = (*SERVER, "completion")
@@ -17,7 +17,7 @@ WITHOUT_OPTIONS = (*SERVER, "completion")
 
 @cache
 def leaves() -> dict[tuple[str, ...], App]:
-    """Return every command that does something, by its path."""
+    """Return every command without subcommands, by its path."""
     root = command_line([name for name, *_ in COMMANDS])
     return dict(_walk(root, ()))
 

@@ -1,4 +1,4 @@
-"""Results as JSON: one spelling of statuses and times, null for what is absent."""
+"""Results as JSON: one form for statuses and times, null for missing values."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ TIME = Timestamp(seconds=1_764_511_200, nanos=500_000_000)
         (v1.Run(), None),
     ],
 )
-def test_a_status_is_a_lower_case_word(message: Message, status: str | None) -> None:
+def test_statuses_are_lower_case(message: Message, status: str | None) -> None:
     assert plain(message)["status"] == status
 
 
 @pytest.mark.parametrize("enum", [v1.RunStatus, v1.VersionStatus, v1.PodState, v1.WebhookState, v1.AliasCause])
-def test_every_word_is_bare(enum: type) -> None:
+def test_enum_names_have_no_prefix(enum: type) -> None:
     descriptor = enum.DESCRIPTOR  # type: ignore[attr-defined]
-    words = [enum_name(descriptor, number) for number in descriptor.values_by_number]
-    assert words[0] is None
-    assert all(found and found.islower() and "_" not in found for found in words[1:]), words
+    names = [enum_name(descriptor, number) for number in descriptor.values_by_number]
+    assert names[0] is None
+    assert all(found and found.islower() and "_" not in found for found in names[1:]), names
 
 
-def test_a_value_of_a_newer_server_is_its_number() -> None:
+def test_unknown_enum_value_is_shown_as_its_number() -> None:
     assert enum_name(v1.RunStatus.DESCRIPTOR, 99) == "99"
 
 
-def test_times_are_rfc_3339_and_end_in_at() -> None:
+def test_times_are_rfc_3339_and_named_with_at() -> None:
     summary = v1.MetricSummary(last=1.0, last_timestamp=1_764_511_200_500)
     run = v1.Run(start_time=TIME, metrics={"loss": summary})
     shown = plain(run)
@@ -51,21 +51,21 @@ def test_times_are_rfc_3339_and_end_in_at() -> None:
     assert plain(v1.AliasChange(time=TIME))["time"] == "2025-11-30T14:00:00.500Z"
 
 
-def test_a_time_that_no_calendar_has_stays_a_number() -> None:
+def test_time_out_of_range_stays_a_number() -> None:
     assert milliseconds(2**62) == 2**62
 
 
-def test_what_is_absent_is_null() -> None:
+def test_missing_values_are_null() -> None:
     change = plain(v1.AliasChange(model="m", to_version=3))
     assert (change["from_version"], change["to_version"], change["reason"]) == (None, 3, None)
     assert plain(v1.Version())["run_id"] is None
 
 
-def test_texts_of_a_job_stay_as_they_are() -> None:
+def test_texts_logged_by_a_job_are_unchanged() -> None:
     assert plain(v1.Run(params={"a": ""}, tags={"RUN_STATUS_X": "RUN_STATUS_FINISHED"}))["params"] == {"a": ""}
 
 
-def test_a_run_has_its_packages_only_when_asked() -> None:
+def test_packages_of_a_run_are_shown_only_on_request() -> None:
     run = v1.Run(run_id="1", source=v1.RunSource(packages=["numpy==2"]))
     assert "packages" not in plain_run(run)["source"]
     assert plain_run(run, "fraud", packages=True)["source"]["packages"]
@@ -73,12 +73,12 @@ def test_a_run_has_its_packages_only_when_asked() -> None:
     assert plain_run(v1.Run())["source"] is None
 
 
-def test_events_inside_are_spelled_the_same() -> None:
+def test_nested_events_have_the_same_form() -> None:
     packed = Packed()
     packed.Pack(v1.RunFinished(run_id="1", status=v1.RUN_STATUS_FAILED))
     assert plain(v1.RecordedEvent(data=packed))["data"]["status"] == "failed"
 
 
-def test_every_number_is_json() -> None:
+def test_nan_and_infinities_are_valid_json() -> None:
     values = document([math.nan, math.inf, -math.inf, 1.5])
     assert json.dumps(values, allow_nan=False) == '["NaN", "Infinity", "-Infinity", 1.5]'

@@ -1,4 +1,4 @@
-"""What holds for every command: help, examples, names of options and arguments, exit codes."""
+"""Conventions of all commands: help, examples, names of options and arguments, exit codes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from rollforward.cli.app import command_line, run
 from tests.unit.client.cli.command_tree import SERVER, WITHOUT_OPTIONS, leaves
 
 PATHS = sorted(leaves())
-# Verbs that change something recorded, and so take a reason and a request id.
+# Commands that write, and therefore take a reason and a request id.
 CHANGES = {"create", "register", "set-gate", "set-status", "rename", "describe", "tag", "untag", "delete", "restore"}
 CHANGES |= {"copy", "move", "remove", "cancel", "set", "protect", "update", "rotate", "resume", "rollback"}
-# Words of the project's past that say nothing to a stranger.
-HOUSE_WORDS = (
-    "otherwise|of now|anew|at most so many|told|hears?|heard of|held by|parked|whoever|behind this|for example"
-)
-# Options of other spellings than these; one meaning has one name.
+# Phrases that help must not contain.
+BANNED = "otherwise|of now|at most so many|told|hears?|heard of|held by|whoever|behind this|for example"
+# Other names for existing options; one meaning has one name.
 OLD_SPELLINGS = {"--by", "--models", "--aliases", "--why", "--begin", "--max", "--count"}
 
 
@@ -40,12 +38,12 @@ def options(path: tuple[str, ...]) -> set[str]:
     return {name for argument in arguments if argument.show for name in argument.names if name.startswith("-")}
 
 
-def test_the_tree_has_the_commands_of_every_noun() -> None:
+def test_the_command_tree_has_nested_and_plain_commands() -> None:
     assert {("runs", "list"), ("aliases", "move"), ("schedules", "cancel"), ("rollback",), ("up",)} <= {*PATHS}
 
 
 @pytest.mark.parametrize("path", PATHS, ids=" ".join)
-def test_help_has_one_layout(
+def test_help_has_a_uniform_layout(
     path: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = shown(path, capsys, monkeypatch)
@@ -58,12 +56,12 @@ def test_help_has_one_layout(
     assert not re.search(r"\b(STR|INT|FLOAT|PATH\.\.\.|CHOICE|BOOL)\b", text), text
     assert "[default: ()]" not in text
     assert "--empty-" not in text
-    found = re.search(rf"\b({HOUSE_WORDS})\b", text, re.IGNORECASE)
+    found = re.search(rf"\b({BANNED})\b", text, re.IGNORECASE)
     assert not found, found
 
 
 @pytest.mark.parametrize("path", PATHS, ids=" ".join)
-def test_every_example_is_a_command_line_that_is_read(
+def test_every_example_parses(
     path: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = examples(shown(path, capsys, monkeypatch))
@@ -86,7 +84,7 @@ def test_an_unknown_option_is_a_usage_error(path: tuple[str, ...], capsys: pytes
 
 
 @pytest.mark.parametrize("path", PATHS, ids=" ".join)
-def test_one_meaning_has_one_option(path: tuple[str, ...]) -> None:
+def test_options_with_one_meaning_have_one_name(path: tuple[str, ...]) -> None:
     found = options(path)
     assert not found & OLD_SPELLINGS
     if path[0] not in WITHOUT_OPTIONS:
@@ -97,20 +95,18 @@ def test_one_meaning_has_one_option(path: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("path", [path for path in PATHS if "--limit" in options(path)], ids=" ".join)
 @pytest.mark.parametrize("limit", ["0", "-3", "many"])
-def test_a_limit_is_a_whole_number_from_1_on(
-    path: tuple[str, ...], limit: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_limit_below_1_is_rejected(path: tuple[str, ...], limit: str, capsys: pytest.CaptureFixture[str]) -> None:
     required = [argument for argument in leaves()[path].assemble_argument_collection() if argument.required]
     assert run([*path, *("m@a" for argument in required if argument.show), "--limit", limit]) == 2
     assert "--limit" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", sorted({path[:1] for path in PATHS if len(path) > 1}), ids=" ".join)
-def test_nouns_are_plural(path: tuple[str, ...]) -> None:
+def test_command_groups_are_plural(path: tuple[str, ...]) -> None:
     assert path[0].endswith("s") or path[0] == "audit"
 
 
-def test_the_help_of_the_program_lists_commands_and_global_options(capsys: pytest.CaptureFixture[str]) -> None:
+def test_program_help_lists_commands_and_global_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     text = capsys.readouterr().out
     for name in {path[0] for path in PATHS}:

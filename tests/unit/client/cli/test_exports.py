@@ -1,4 +1,4 @@
-"""An event as a CloudEvent, and exports that a program reads back and a spreadsheet does not run."""
+"""Events as CloudEvents, and exports as JSON Lines and CSV."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ MOVED = v1.AliasMoved(
 )
 
 
-def test_a_cloudevent_has_the_attributes_of_the_wire() -> None:
+def test_cloudevent_has_the_attributes_of_the_wire() -> None:
     event = to_cloudevent(recorded(MOVED, actor="Zoë", reason="because", request_id="r", traceparent="00-1-2-01"))
     data = event.pop("data")
     assert event == {
@@ -84,7 +84,7 @@ def test_an_event_of_an_unknown_type_keeps_its_bytes() -> None:
     assert "data" not in shown
 
 
-def test_json_lines_are_one_event_a_line_whatever_it_says() -> None:
+def test_jsonl_has_one_event_per_line_for_any_text() -> None:
     out = io.StringIO()
     write_jsonl([recorded(MOVED, reason="two\nlines\u2028and more"), recorded(v1.ModelDeleted(model="m"))], out)
     lines = out.getvalue().removesuffix("\n").split("\n")
@@ -92,7 +92,7 @@ def test_json_lines_are_one_event_a_line_whatever_it_says() -> None:
     assert json.loads(lines[0])["reason"] == "two\nlines\u2028and more"
 
 
-def test_a_table_is_read_back() -> None:
+def test_csv_export_can_be_read_back() -> None:
     out = io.StringIO()
     write_csv([recorded(MOVED, actor='Zoë, "the" first', reason="two\nlines")], out)
     (row,) = csv.DictReader(io.StringIO(out.getvalue(), newline=""))
@@ -103,7 +103,7 @@ def test_a_table_is_read_back() -> None:
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
-def test_a_table_has_no_formula(text: str) -> None:
+def test_csv_export_contains_no_formula(text: str) -> None:
     out = io.StringIO()
     write_csv([recorded(MOVED, reason=text, actor=text)], out)
     (row,) = csv.DictReader(io.StringIO(out.getvalue(), newline=""))
@@ -111,13 +111,13 @@ def test_a_table_has_no_formula(text: str) -> None:
     assert (row["reason"], row["actor"]) == (f"'{shown}", f"'{shown}")
 
 
-def test_no_events_are_a_header() -> None:
+def test_csv_export_without_events_is_only_a_header() -> None:
     out = io.StringIO()
     write_csv([], out)
     assert out.getvalue().count("\n") == 1
 
 
-def test_an_undecodable_event_comes_with_its_bytes() -> None:
+def test_undecodable_event_keeps_its_bytes() -> None:
     event = v1.RecordedEvent(
         log="registry", position=7, type="rollforward.v9.X", undecodable="unknown", payload=b"\xff"
     )

@@ -1,4 +1,4 @@
-"""Help fits the terminal that it is shown on."""
+"""The layout of help in a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import pairwise
 from tests.timeouts import scaled
 
 
-def test_paragraphs_are_as_wide_as_the_terminal() -> None:
+def test_help_paragraphs_fill_the_terminal() -> None:
     width = 60
     command = [sys.executable, "-m", "rollforward.cli", "runs", "watch", "--help"]
     environment = {**os.environ, "COLUMNS": str(width), "PYTHONUTF8": "1"}

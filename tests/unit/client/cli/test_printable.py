@@ -1,4 +1,4 @@
-"""Texts of others command neither a terminal nor a spreadsheet, and name no devices."""
+"""Escaping of foreign text for terminals and spreadsheets, and of file names for Windows."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ WILD = "a\rb\x1b[31m\u202e\u2066\u200bc\x7f\x9b\ue000\U000e0001"
 
 
 @given(st.text())
-def test_what_is_shown_is_printable_and_plain_text_stays(text: str) -> None:
+def test_output_is_printable_and_plain_text_is_unchanged(text: str) -> None:
     assert printable(text).isprintable()
     assert (printable(text) == text) == text.isprintable()
 
 
 @given(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5))
-def test_json_means_the_same_and_is_printable(value: object) -> None:
+def test_escaped_json_is_equivalent_and_printable(value: object) -> None:
     shown = printable_json(json.dumps(value, ensure_ascii=False))
     assert shown.isprintable()
     assert json.loads(shown) == value
     assert json.loads(dumps(value, indent=2)) == value
 
 
-def test_an_export_as_csv_has_no_control_characters() -> None:
+def test_csv_export_has_no_control_characters() -> None:
     out = io.StringIO()
     event = v1.RecordedEvent(log="registry", actor=WILD, reason=f"{WILD}\nnext\tcolumn", stream="model/m")
     event.data.Pack(v1.ModelDescribed(model="m", to_description=WILD))
@@ -53,16 +53,16 @@ def test_an_export_as_csv_has_no_control_characters() -> None:
 @pytest.mark.parametrize(
     "text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "  =1", "\N{FULLWIDTH EQUALS SIGN}1", "=cmd|'/c calc'!A0"]
 )
-def test_a_cell_is_no_formula(text: str) -> None:
+def test_csv_cell_is_never_a_formula(text: str) -> None:
     assert csv_cell(text).startswith("'")
 
 
 @pytest.mark.parametrize("text", ["", "plain", "a=b", "1-1", "it's", 'Zoë, "x"', "two\nlines"])
-def test_a_plain_cell_stays_as_it_is(text: str) -> None:
+def test_plain_csv_cell_is_unchanged(text: str) -> None:
     assert csv_cell(text) == text
 
 
-def test_an_error_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     print_error(f"WRONG_REVISION: moved by {WILD}")
     written = capsys.readouterr().err
     assert written.removesuffix("\n").isprintable()
@@ -76,7 +76,7 @@ def test_an_error_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]
         *("dir./file", "dir /file", "a\\b"),
     ],
 )
-def test_a_path_that_windows_would_write_elsewhere_is_refused_there(path: str) -> None:
+def test_unsafe_path_is_rejected_on_windows(path: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         check_writable(["fine", path], windows=True)
     assert (refused.value.reason, refused.value.metadata["path"]) == ("INVALID_PATH", path)
@@ -86,5 +86,5 @@ def test_a_path_that_windows_would_write_elsewhere_is_refused_there(path: str) -
 @pytest.mark.parametrize(
     "name", ["console", "con1", "nulls.txt", "COM", "COM10", "-rf", ".ssh", "a.b", "com-1", "lpt", "auxiliary", "ünï"]
 )
-def test_a_plain_name_is_taken_on_windows_too(name: str) -> None:
+def test_plain_name_is_accepted_on_windows(name: str) -> None:
     assert windows_fault(name) == ""

@@ -1,4 +1,4 @@
-"""An export gives each event once across broken streams, and says so when it cannot go on."""
+"""Exports of events: each event once across broken streams, and errors when retries end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Script = Callable[[Any], Iterator[v1.ExportEventsResponse]]
 
 
 class Scripted(Service):
-    """Plays one script a stream, the last one again and again; keeps the requests."""
+    """An audit service that runs one script per stream, repeats the last one, and records the requests."""
 
     def __init__(self, *scripts: Script) -> None:
         self.scripts = scripts
@@ -30,7 +30,7 @@ class Scripted(Service):
 
 
 def part(*positions: int) -> v1.ExportEventsResponse:
-    """A part of an export, whose token is its last position."""
+    """Return a part of an export, whose token is its last position."""
     events = [v1.RecordedEvent(log="registry", position=position) for position in positions]
     return v1.ExportEventsResponse(events=events, resume_token=str(positions[-1]))
 
@@ -47,7 +47,7 @@ def failing(code: grpc.StatusCode, *parts: v1.ExportEventsResponse) -> Script:
     return play
 
 
-def test_a_broken_stream_is_resumed_behind_the_last_part_received(serve: Serve) -> None:
+def test_broken_export_resumes_after_the_last_received_part(serve: Serve) -> None:
     service = Scripted(
         failing(grpc.StatusCode.UNAVAILABLE),
         failing(grpc.StatusCode.UNAVAILABLE, part(1, 2), part(3)),
@@ -62,7 +62,7 @@ def test_a_broken_stream_is_resumed_behind_the_last_part_received(serve: Serve) 
     assert {request.filter.actor for request in service.requests} == {"Zoë"}
 
 
-def test_once_answered_it_outlasts_the_timeout(serve: Serve) -> None:
+def test_export_outlasts_the_timeout_after_the_first_response(serve: Serve) -> None:
     back = threading.Event()
 
     def away(context: Any) -> Iterator[v1.ExportEventsResponse]:
@@ -79,13 +79,13 @@ def test_once_answered_it_outlasts_the_timeout(serve: Serve) -> None:
     returns.join()
 
 
-def test_an_export_that_was_never_answered_gives_up(serve: Serve) -> None:
+def test_export_without_any_response_times_out(serve: Serve) -> None:
     client = serve(Scripted(failing(grpc.StatusCode.UNAVAILABLE)), v1.add_AuditServiceServicer_to_server, timeout=0.3)
     with pytest.raises(Unavailable):
         list(client.audit.export())
 
 
-def test_a_refusal_is_raised_after_what_was_received(serve: Serve) -> None:
+def test_error_is_raised_after_the_received_events(serve: Serve) -> None:
     service = Scripted(failing(grpc.StatusCode.INVALID_ARGUMENT, part(1)))
     export = serve(service, v1.add_AuditServiceServicer_to_server).audit.export()
     assert next(export).position == 1
@@ -94,7 +94,7 @@ def test_a_refusal_is_raised_after_what_was_received(serve: Serve) -> None:
     assert len(service.requests) == 1
 
 
-def test_closing_the_connection_ends_an_export_that_waits(serve: Serve) -> None:
+def test_closing_the_connection_ends_a_waiting_export(serve: Serve) -> None:
     service = Scripted(failing(grpc.StatusCode.UNAVAILABLE, part(1)), failing(grpc.StatusCode.UNAVAILABLE))
     client = serve(service, v1.add_AuditServiceServicer_to_server)
     refusals: list[str] = []

@@ -1,4 +1,4 @@
-"""What people write: references, addresses, points in the past."""
+"""Parsing of references, addresses and points in the past."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def reason_of(call: Callable[[], object]) -> str:
     return refused.value.reason
 
 
-def test_aliases() -> None:
+def test_alias_references_are_parsed() -> None:
     assert parse_alias("fraud detector@champion") == AliasReference("fraud detector", "champion")
     assert parse_aliases("fraud-detector") == AliasReference("fraud-detector", "")
 
@@ -49,12 +49,12 @@ def test_aliases() -> None:
     "text",
     ["", "@", "m@", "@a", "m@a@b", "models:/", "models:m@a", "models:/models:/m@a", "m/1@a", "m@a/b"],
 )
-def test_a_text_that_is_no_alias_is_refused(text: str) -> None:
+def test_invalid_alias_reference_is_rejected(text: str) -> None:
     assert reason_of(lambda: parse_alias(text)) == "INVALID_REFERENCE"
     assert reason_of(lambda: parse_aliases(text)) == "INVALID_REFERENCE"
 
 
-def test_filters() -> None:
+def test_alias_filters_are_parsed() -> None:
     assert parse_filter("") == AliasReference("", "")
     assert parse_filter("m") == AliasReference("m", "")
     assert parse_filter("m@a") == AliasReference("m", "a")
@@ -62,7 +62,7 @@ def test_filters() -> None:
 
 
 @pytest.mark.parametrize("text", ["@", "m@", "m@a@b", "@a@b", "m/1"])
-def test_a_text_that_is_no_filter_is_refused(text: str) -> None:
+def test_invalid_alias_filter_is_rejected(text: str) -> None:
     assert reason_of(lambda: parse_filter(text)) == "INVALID_REFERENCE"
 
 
@@ -80,23 +80,23 @@ def test_a_text_that_is_no_filter_is_refused(text: str) -> None:
         ("m[?]", ("m[?]", "*")),
     ],
 )
-def test_a_scope_is_a_pattern_where_it_has_one_and_else_stands_for_itself(text: str, expected: tuple[str, str]) -> None:
+def test_scope_is_a_pattern_only_if_it_has_wildcards(text: str, expected: tuple[str, str]) -> None:
     assert parse_scope(text) == expected
 
 
 @given(st.text(st.characters(blacklist_characters="/:@*?", blacklist_categories=["Cc", "Cs"]), min_size=1))
-def test_a_name_without_wildcards_matches_itself_alone(name: str) -> None:
+def test_name_without_wildcards_matches_only_itself(name: str) -> None:
     models, _ = parse_scope(f"{name}@a")
     assert fnmatchcase(name, models)
     assert not fnmatchcase(f"{name}x", models)
 
 
-def test_just_after() -> None:
+def test_just_after_adds_a_nanosecond() -> None:
     assert just_after(Timestamp(seconds=5, nanos=7)) == Timestamp(seconds=5, nanos=8)
     assert just_after(Timestamp(seconds=5, nanos=999_999_999)) == Timestamp(seconds=6)
 
 
-def test_one_alias_is_wanted_where_only_one_will_do() -> None:
+def test_model_without_alias_is_rejected_where_one_alias_is_expected() -> None:
     assert reason_of(lambda: parse_alias("fraud-detector")) == "INVALID_REFERENCE"
 
 
@@ -110,7 +110,7 @@ def test_one_alias_is_wanted_where_only_one_will_do() -> None:
         (DIGEST, DigestReference(DIGEST)),
     ],
 )
-def test_artifacts(text: str, expected: object) -> None:
+def test_artifact_references_are_parsed(text: str, expected: object) -> None:
     assert parse_artifact(text) == expected
 
 
@@ -134,11 +134,11 @@ def test_artifacts(text: str, expected: object) -> None:
         f"{DIGEST}\n",
     ],
 )
-def test_a_text_that_names_no_artifact_is_refused(text: str) -> None:
+def test_invalid_artifact_reference_is_rejected(text: str) -> None:
     assert reason_of(lambda: parse_artifact(text)) == "INVALID_REFERENCE"
 
 
-def test_points_in_the_past() -> None:
+def test_points_in_the_past_are_parsed() -> None:
     nine = datetime(2026, 11, 3, 14, 0, tzinfo=UTC)
     assert as_of(None) is None
     assert as_of(17) == as_of("17") == v1.AsOf(position=17)
@@ -150,9 +150,9 @@ def test_points_in_the_past() -> None:
 
 
 @given(st.datetimes(timezones=st.timezones() | st.just(timezone(timedelta(hours=-3)))))
-def test_a_datetime_keeps_its_moment(moment: datetime) -> None:
+def test_datetime_keeps_its_instant(moment: datetime) -> None:
     if moment.year in {1, 9999}:
-        return  # another zone carries the first and the last days out of the calendar
+        return  # another zone moves the first and last days out of the calendar
     found = as_of(moment)
     assert found is not None
     assert found.time.ToDatetime(tzinfo=UTC) == moment.astimezone(UTC)
@@ -173,17 +173,17 @@ def test_a_datetime_keeps_its_moment(moment: datetime) -> None:
         "0001-01-01T00:00+14:00",
     ],
 )
-def test_a_time_that_is_none_or_has_no_zone_is_refused(past: datetime | str) -> None:
+def test_invalid_time_or_time_without_zone_is_rejected(past: datetime | str) -> None:
     assert reason_of(lambda: as_of(past)) == "INVALID_TIME"
 
 
 @pytest.mark.parametrize("number", [-1, 2**64, True, 1.5])
-def test_a_revision_is_a_whole_number(number: int) -> None:
+def test_revision_that_is_no_whole_number_is_rejected(number: int) -> None:
     assert reason_of(lambda: revision(number)) == "INVALID_REVISION"
     assert reason_of(lambda: as_of(number)) == "INVALID_REVISION"
 
 
-def test_versions() -> None:
+def test_version_numbers_are_parsed() -> None:
     assert version_number("m", "3") == version_number("m", "v3") == version_number("m", "V3") == 3
     assert version_number("m", 3) == version_number("m", v1.Version(model="m", version=3)) == 3
     wrong: list[v1.Version | int] = [v1.Version(model="other", version=3), 0, True, 2**32]
@@ -191,7 +191,7 @@ def test_versions() -> None:
         assert reason_of(lambda given=version: version_number("m", given)) == "INVALID_VERSION"  # type: ignore[misc]
 
 
-def test_addresses() -> None:
+def test_addresses_are_parsed() -> None:
     assert set(parse_address("localhost:50051").values()) == {"localhost:50051"}
     assert parse_address("tracking=a:1, registry=[::1]:2") == {"tracking": "a:1", "registry": "[::1]:2"}
 
@@ -200,7 +200,7 @@ def test_addresses() -> None:
     "address",
     ["", "localhost", "host:0", "host:65536", "http://host:1", "registry=a:1,registry=b:1", "nats=a:1", "tracking="],
 )
-def test_a_wrong_address_is_refused(address: str) -> None:
+def test_invalid_address_is_rejected(address: str) -> None:
     assert reason_of(lambda: parse_address(address)) == "INVALID_ADDRESS"
 
 
@@ -234,10 +234,10 @@ ELSEWHERE = [
 
 
 @pytest.mark.parametrize("endpoint", HERE)
-def test_an_endpoint_on_this_machine_is_known_by_any_spelling(endpoint: str) -> None:
+def test_loopback_endpoint_is_recognized_in_any_spelling(endpoint: str) -> None:
     assert is_loopback(endpoint)
 
 
 @pytest.mark.parametrize("endpoint", ELSEWHERE)
-def test_an_endpoint_elsewhere_is_not_taken_for_this_machine(endpoint: str) -> None:
+def test_remote_endpoint_is_not_loopback(endpoint: str) -> None:
     assert not is_loopback(endpoint)

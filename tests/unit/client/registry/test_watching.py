@@ -1,4 +1,4 @@
-"""A watch gives each change once, in order, across broken streams, and closes its stream."""
+"""Watches of aliases: each change once, in order, across broken streams, and the end of the stream."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Script = Callable[[Any], Iterator[v1.WatchAliasesResponse]]
 
 
 class Scripted(Service):
-    """Plays one script a stream, the last one again and again; keeps the requests, and notes the streams that ended."""
+    """A registry that runs one script per stream and repeats the last one; it records requests and ended streams."""
 
     def __init__(self, *scripts: Script) -> None:
         self.scripts = scripts
@@ -34,10 +34,10 @@ class Scripted(Service):
 
 
 def snapshot(position: int, alias: str = "a") -> v1.WatchAliasesResponse:
-    """A snapshot, or at position 0 a part of one that more follows of."""
-    held = v1.Alias(model="m", alias=alias, version=1, revision=position)
+    """Return a snapshot, or at position 0 a part of one that continues."""
+    alias_message = v1.Alias(model="m", alias=alias, version=1, revision=position)
     return v1.WatchAliasesResponse(
-        snapshot=v1.AliasSnapshot(aliases=[held], continues=position == 0), position=position
+        snapshot=v1.AliasSnapshot(aliases=[alias_message], continues=position == 0), position=position
     )
 
 
@@ -51,7 +51,7 @@ def bookmark(position: int) -> v1.WatchAliasesResponse:
 
 
 def quiet(context: Any) -> Iterator[v1.WatchAliasesResponse]:
-    """Sends nothing more until the caller leaves."""
+    """Send steps, then nothing until the caller leaves."""
     gone = threading.Event()
     if context.add_callback(gone.set):
         gone.wait(scaled(20))
@@ -74,7 +74,7 @@ def lasting(*steps: v1.WatchAliasesResponse) -> Script:
     return play
 
 
-def test_a_snapshot_in_parts_is_whole_before_the_watch_begins_and_begun_anew_when_it_broke(serve: Serve) -> None:
+def test_snapshot_in_parts_is_complete_before_the_watch_starts_and_restarts_when_broken(serve: Serve) -> None:
     service = Scripted(
         failing(grpc.StatusCode.UNAVAILABLE, snapshot(0, "gone"), snapshot(0, "b")),
         lasting(snapshot(0, "a"), snapshot(0, "b"), snapshot(5, "c"), step(7)),
@@ -87,11 +87,11 @@ def test_a_snapshot_in_parts_is_whole_before_the_watch_begins_and_begun_anew_whe
     assert not any(request.HasField("from_revision") for request in service.requests)
 
 
-def test_a_broken_stream_is_resumed_without_gap_or_repeat(serve: Serve) -> None:
+def test_broken_stream_resumes_without_gaps_or_duplicates(serve: Serve) -> None:
     service = Scripted(
         failing(grpc.StatusCode.UNAVAILABLE, snapshot(5), step(7, 8), bookmark(11)),
         failing(grpc.StatusCode.UNAVAILABLE),
-        lambda _context: iter([step(11, 12)]),  # it repeats 11, then ends in good order
+        lambda _context: iter([step(11, 12)]),  # it repeats 11, then ends normally
         lasting(step(13)),
     )
     client = serve(service, v1.add_RegistryServiceServicer_to_server)
@@ -107,7 +107,7 @@ def test_a_broken_stream_is_resumed_without_gap_or_repeat(serve: Serve) -> None:
     assert client.positions == {"registry": 13}
 
 
-def test_a_watch_from_a_revision_has_no_snapshot(serve: Serve) -> None:
+def test_watch_from_a_revision_has_no_snapshot(serve: Serve) -> None:
     service = Scripted(lasting(step(3)))
     client = serve(service, v1.add_RegistryServiceServicer_to_server)
     with client.aliases.watch("m", from_revision=0) as changes:
@@ -120,11 +120,11 @@ def test_the_position_waits_for_the_last_change_of_an_append(serve: Serve) -> No
     client = serve(service, v1.add_RegistryServiceServicer_to_server)
     with client.aliases.watch("m") as changes:
         seen = [(next(changes).revision, changes.position) for _ in range(4)]
-    # Whoever resumes at 5 in the middle of the append gets all of it again, and misses nothing.
+    # A watch that resumes at 5, within the append, gets the whole append again and misses nothing.
     assert seen == [(9, 5), (9, 5), (9, 9), (10, 10)]
 
 
-def test_a_watch_may_be_of_one_alias_of_every_model_and_of_tagged_models(serve: Serve) -> None:
+def test_watch_can_filter_by_alias_and_tags(serve: Serve) -> None:
     service = Scripted(failing(grpc.StatusCode.UNAVAILABLE, snapshot(1)), lasting(step(2)))
     client = serve(service, v1.add_RegistryServiceServicer_to_server)
     with client.aliases.watch("@champion", tags={"team": "risk"}) as changes:
@@ -155,14 +155,14 @@ def test_closing_from_another_thread_ends_the_loop(serve: Serve) -> None:
     assert service.ended.wait(scaled(10))
 
 
-def test_a_refusal_is_raised(serve: Serve) -> None:
+def test_rejected_watch_raises(serve: Serve) -> None:
     service = Scripted(failing(grpc.StatusCode.INVALID_ARGUMENT))
     client = serve(service, v1.add_RegistryServiceServicer_to_server)
     with pytest.raises(InvalidRequest):
         next(client.aliases.watch("m@a", from_revision=99))
 
 
-def test_a_watch_that_was_never_answered_gives_up(serve: Serve) -> None:
+def test_watch_without_any_response_times_out(serve: Serve) -> None:
     service = Scripted(failing(grpc.StatusCode.UNAVAILABLE))
     client = serve(service, v1.add_RegistryServiceServicer_to_server, timeout=0.3)
     with pytest.raises(Unavailable):

@@ -1,4 +1,4 @@
-"""What the tests of runs share: a tracking service, a directory for journals, and a run."""
+"""Fixtures for tests of runs: a tracking service, a directory for journals, and a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.client.runs.tracking_service import Tracking, open_run
 
 @pytest.fixture(autouse=True)
 def journal_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where this test's journals are."""
+    """Return the directory of this test's journals."""
     monkeypatch.setenv("ROLLFORWARD_JOURNAL", str(tmp_path / "journal"))
     return tmp_path / "journal"
 

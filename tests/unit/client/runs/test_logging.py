@@ -1,4 +1,4 @@
-"""What may be logged is checked where it is logged: points never raise, labels do."""
+"""Validation at the logging call: invalid points never raise, invalid labels do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.unit.client.runs.tracking_service import MODEL, RUN, Tracking
 
 
 class Tensor:
-    """Something that is a number, as the arrays of numeric libraries are."""
+    """A number like the arrays of numeric libraries."""
 
     def __float__(self) -> float:
         return 0.5
@@ -29,7 +29,7 @@ class Tensor:
         return 3
 
 
-def test_whatever_is_a_number_is_a_value(run: Run, tracking: Tracking) -> None:
+def test_any_real_number_is_a_value(run: Run, tracking: Tracking) -> None:
     run.log_metric("m", 1)
     run.log_metric("m", float("inf"), step=-(2**63))
     run.log_metric("m", Tensor(), step=Tensor(), timestamp=0)
@@ -130,7 +130,7 @@ def test_a_timestamp_is_in_whole_milliseconds(timestamp: Any, run: Run, tracking
         ("e\u0301", 1.0, 0, "INVALID_KEY"),
     ],
 )
-def test_a_wrong_point_is_counted_and_never_raised(
+def test_invalid_point_is_counted_and_never_raised(
     key: Any, value: Any, step: Any, reason: str, run: Run, tracking: Tracking
 ) -> None:
     with pytest.warns(RuntimeWarning):
@@ -145,7 +145,7 @@ def test_a_wrong_point_is_counted_and_never_raised(
     assert tracking.values("m") == []
 
 
-def test_wrong_labels_are_refused_at_once_and_whole(run: Run, tracking: Tracking) -> None:
+def test_invalid_labels_are_rejected_at_once_and_as_a_whole(run: Run, tracking: Tracking) -> None:
     refused_labels: list[tuple[dict[str, object], str]] = [
         ({"ok": 1, "": 2}, "INVALID_KEY"),
         ({"ok": 1, "p": "x" * 6_001}, "INVALID_VALUE"),
@@ -172,13 +172,13 @@ def test_wrong_labels_are_refused_at_once_and_whole(run: Run, tracking: Tracking
 
 
 class Broken:
-    """A number of a library that fails in a way of its own."""
+    """A number of a library whose conversion fails."""
 
     def __float__(self) -> float:
         raise RuntimeError("the device is gone")
 
 
-def test_no_number_raises_into_training(run: Run) -> None:
+def test_failing_number_never_raises(run: Run) -> None:
     with pytest.warns(RuntimeWarning):
         run.log_metric("m", Broken())
     with pytest.warns(RuntimeWarning):
@@ -205,7 +205,7 @@ def test_lineage_and_descriptions_are_logged_in_order(run: Run, tracking: Tracki
     assert (series.model_id, series.dataset_name, series.dataset_digest) == (MODEL, "transactions", "abc")
 
 
-def test_points_about_what_cannot_be_are_refused_here(run: Run, tracking: Tracking) -> None:
+def test_points_with_an_invalid_context_are_rejected_by_the_client(run: Run, tracking: Tracking) -> None:
     with pytest.warns(RuntimeWarning):
         run.log_metric("loss", 1.0, model_id="gpt")
     with pytest.warns(RuntimeWarning):
@@ -216,7 +216,7 @@ def test_points_about_what_cannot_be_are_refused_here(run: Run, tracking: Tracki
     assert tracking.batches == []
 
 
-def test_what_is_too_large_for_an_event_is_refused_and_harms_nothing(run: Run, tracking: Tracking) -> None:
+def test_record_too_large_for_an_event_is_rejected(run: Run, tracking: Tracking) -> None:
     with pytest.raises(InvalidRequest) as large:
         run.log_input(v1.Dataset(name="transactions", digest="abc", profile="x" * 9_000_000))
     assert large.value.reason == "MESSAGE_TOO_LARGE"
@@ -236,7 +236,7 @@ def test_what_is_too_large_for_an_event_is_refused_and_harms_nothing(run: Run, t
         ({"name": "d", "digest": "x"}, {"t": "v" * 501}, "INVALID_VALUE"),
     ],
 )
-def test_datasets_are_checked_where_they_are_logged(
+def test_datasets_are_validated_when_logged(
     dataset: dict[str, str], tags: dict[str, str], reason: str, run: Run
 ) -> None:
     with pytest.raises(InvalidRequest) as wrong:
@@ -244,7 +244,7 @@ def test_datasets_are_checked_where_they_are_logged(
     assert wrong.value.reason == reason
 
 
-def test_a_path_that_climbs_out_is_refused_offline_too(client: Client, tmp_path: Path) -> None:
+def test_escaping_path_is_rejected_offline(client: Client, tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("all is well")
     with client.runs.start("fraud", offline=True) as run, pytest.raises(InvalidRequest) as wrong:
         run.log_artifact(tmp_path / "notes", "../elsewhere")

@@ -1,4 +1,4 @@
-"""A run that is open when its process ends has the status that the process ended with."""
+"""The final status of runs that are open when their process ends."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if __name__ == '__main__':
     child.start(); child.join()
 """
 
-# What the program is, the status of the process, and the run's.
+# By name: the program, its exit status, and the run's status.
 ENDS: dict[str, tuple[str, int, list[str]]] = {
     "its end": (START, 0, ["FINISHED"]),
     "sys.exit()": (START + "sys.exit()", 0, ["FINISHED"]),
@@ -141,7 +141,7 @@ STATUS_NAMES = {number: name.removeprefix("RUN_STATUS_") for name, number in v1.
 
 
 def run_program(journal_root: Path, *command: str, stdin: str = "") -> int:
-    """Run Python in a process of its own; its status."""
+    """Run Python in a separate process; return its exit status."""
     environment = {**os.environ, "ROLLFORWARD_JOURNAL": str(journal_root)}
     return subprocess.run(
         [sys.executable, *command], env=environment, input=stdin, capture_output=True, text=True, check=False
@@ -149,7 +149,7 @@ def run_program(journal_root: Path, *command: str, stdin: str = "") -> int:
 
 
 def statuses(journal_root: Path) -> list[str]:
-    """How the runs in these journals ended."""
+    """Return the final statuses of the runs in these journals."""
     found: list[v1.RunStatus.ValueType] = []
     for folder in journals(journal_root):
         journal = Journal.open(folder)
@@ -165,7 +165,7 @@ def statuses(journal_root: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_a_run_ends_as_its_process(name: str, journal_root: Path, tmp_path: Path) -> None:
+def test_run_status_follows_the_process_exit(name: str, journal_root: Path, tmp_path: Path) -> None:
     text, code, expected = ENDS[name]
     program = tmp_path / "job.py"
     program.write_text(IMPORTS + text)
@@ -174,9 +174,7 @@ def test_a_run_ends_as_its_process(name: str, journal_root: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(("code", "expected"), [(0, "FINISHED"), (3, "FAILED")])
-def test_a_run_ends_as_its_process_when_it_is_run_as_a_module(
-    journal_root: Path, tmp_path: Path, code: int, expected: str
-) -> None:
+def test_run_status_follows_the_exit_of_a_module(journal_root: Path, tmp_path: Path, code: int, expected: str) -> None:
     package = tmp_path / "job"
     package.mkdir()
     (package / "__main__.py").write_text(f"{IMPORTS}{START}sys.exit({code})")
@@ -199,20 +197,20 @@ AT_THE_PROMPT = {
 
 
 @pytest.mark.parametrize("name", AT_THE_PROMPT)
-def test_an_error_at_the_prompt_counts_for_runs_that_were_open(name: str, journal_root: Path) -> None:
+def test_error_at_the_prompt_fails_open_runs(name: str, journal_root: Path) -> None:
     lines, expected = AT_THE_PROMPT[name]
     run_program(journal_root, "-i", "-q", "-c", "", stdin=lines)
     assert statuses(journal_root) == expected
 
 
-def test_a_program_that_goes_on_at_the_prompt_has_its_own_exit(journal_root: Path, tmp_path: Path) -> None:
+def test_interactive_program_has_its_own_exit_status(journal_root: Path, tmp_path: Path) -> None:
     program = tmp_path / "job.py"
     program.write_text(IMPORTS + START + "sys.exit(0)")
     assert run_program(journal_root, "-i", str(program)) == 0
     assert statuses(journal_root) == ["FINISHED"]
 
 
-def test_what_exits_is_as_before_once_no_run_is_open(journal_root: Path, tmp_path: Path) -> None:
+def test_exit_functions_are_restored_when_no_run_is_open(journal_root: Path, tmp_path: Path) -> None:
     program = tmp_path / "job.py"
     program.write_text(
         IMPORTS

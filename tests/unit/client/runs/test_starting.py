@@ -1,4 +1,4 @@
-"""Runs start, end and are resumed, with the service or without it."""
+"""Start, end and resumption of runs, with and without the service."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def train(run: Run, error: BaseException | None) -> None:
         (KeyboardInterrupt(), v1.RUN_STATUS_KILLED),
     ],
 )
-def test_a_run_ends_as_its_block_does(
+def test_run_status_follows_its_block(
     error: BaseException | None, status: v1.RunStatus.ValueType, client: Client, tracking: Tracking
 ) -> None:
     run = client.runs.start("fraud", name="rf-100", tags={"n": 1}, description="why")
@@ -56,9 +56,7 @@ def test_a_run_ends_as_its_block_does(
     assert ended.value.reason == "RUN_ENDED"
 
 
-def test_a_run_starts_and_ends_without_the_service_and_all_comes_later(
-    serve: Serve, tracking: Tracking, journal_root: Path
-) -> None:
+def test_run_without_the_service_is_delivered_later(serve: Serve, tracking: Tracking, journal_root: Path) -> None:
     tracking.away = True
     client = serve(tracking, v1.add_TrackingServiceServicer_to_server, timeout=scaled(0.3))
     run = client.runs.start("fraud")
@@ -76,7 +74,7 @@ def test_a_run_starts_and_ends_without_the_service_and_all_comes_later(
     assert left(journal_root) == []
 
 
-def test_the_job_is_in_touch_as_long_as_it_runs(client: Client, tracking: Tracking) -> None:
+def test_heartbeat_lasts_as_long_as_the_run(client: Client, tracking: Tracking) -> None:
     with client.runs.start("fraud") as run:
         until(lambda: tracking.attended == [run.run_id])
         assert tracking.started[0].heartbeat
@@ -100,7 +98,7 @@ def test_the_job_is_in_touch_as_long_as_it_runs(client: Client, tracking: Tracki
         ({"experiment": "e", "tags": {f"t{n}": "x" * 8_000 for n in range(130)}}, "MESSAGE_TOO_LARGE"),
     ],
 )
-def test_a_start_that_could_never_be_delivered_is_refused_offline_too(
+def test_invalid_start_is_rejected_offline(
     options: dict[str, Any], reason: str, client: Client, journal_root: Path
 ) -> None:
     with pytest.raises(InvalidRequest) as wrong:
@@ -109,7 +107,7 @@ def test_a_start_that_could_never_be_delivered_is_refused_offline_too(
     assert left(journal_root) == []
 
 
-def test_a_nested_run_names_its_parent(client: Client, tracking: Tracking) -> None:
+def test_nested_run_has_its_parent(client: Client, tracking: Tracking) -> None:
     with client.runs.start("fraud") as outer, client.runs.start("fraud", nested=True) as inner:
         assert rf.current_run() is inner
         assert tracking.started[1].parent_run_id == outer.run_id
@@ -119,10 +117,8 @@ def test_a_nested_run_names_its_parent(client: Client, tracking: Tracking) -> No
     assert alone.value.reason == "INVALID_ARGUMENTS"
 
 
-def test_what_a_live_run_starts_does_not_wait_for_the_runs_own_start(
-    run: Run, client: Client, tracking: Tracking
-) -> None:
-    # As just after an outage, in which the run began.
+def test_nested_run_does_not_wait_for_its_parents_start(run: Run, client: Client, tracking: Tracking) -> None:
+    # As just after an outage during which the run started.
     tracking.unknown = {RUN}
     with pytest.raises(NotFound):
         client.runs.start("fraud", parent=RUN)
@@ -138,7 +134,7 @@ def test_what_a_live_run_starts_does_not_wait_for_the_runs_own_start(
     other.connection.close()
 
 
-def test_a_worker_delivers_and_lets_the_run_go_on(client: Client, tracking: Tracking) -> None:
+def test_worker_delivers_and_leaves_the_run_open(client: Client, tracking: Tracking) -> None:
     with client.runs.resume(RUN, worker=True) as run:
         run.log_metric("loss", 1.0)
         assert (run.name, run.experiment_id) == ("known", "7")
@@ -152,9 +148,7 @@ def test_a_worker_delivers_and_lets_the_run_go_on(client: Client, tracking: Trac
     assert len(tracking.endings) == 1
 
 
-def test_a_run_that_is_handed_to_another_process_is_a_workers_there(
-    run: Run, tracking: Tracking, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unpickled_run_is_a_workers(run: Run, tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROLLFORWARD_SYSTEM_METRICS", "1")
     with pickle.loads(pickle.dumps(run)) as other:  # noqa: S301 - its own
         other.log_metric("loss", 1.0)
@@ -172,14 +166,16 @@ def test_a_run_that_is_handed_to_another_process_is_a_workers_there(
         ("ROLLFORWARD_JOURNAL_BYTES", "1 GiB"),
     ],
 )
-def test_settings_are_read_strictly(variable: str, value: str, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_settings_are_rejected(
+    variable: str, value: str, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(InvalidRequest) as wrong:
         client.runs.start("fraud")
     assert wrong.value.reason == "INVALID_SETTING"
 
 
-def test_without_a_place_for_journals_all_stays_in_memory_until_it_is_delivered(
+def test_without_a_journal_directory_records_are_delivered_from_memory(
     client: Client, tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -194,7 +190,7 @@ def test_without_a_place_for_journals_all_stays_in_memory_until_it_is_delivered(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_the_blocks_own_error_is_not_hidden(serve: Serve, tracking: Tracking, journal_root: Path) -> None:
+def test_error_of_the_block_is_not_hidden(serve: Serve, tracking: Tracking, journal_root: Path) -> None:
     tracking.away = True
     client = serve(tracking, v1.add_TrackingServiceServicer_to_server, timeout=scaled(0.3))
     run = open_run(client)
@@ -206,7 +202,7 @@ def test_the_blocks_own_error_is_not_hidden(serve: Serve, tracking: Tracking, jo
     assert tracking.values("loss") == [1.0]
 
 
-def test_without_a_place_for_journals_there_is_no_offline_run(
+def test_offline_run_without_a_journal_directory_is_rejected(
     client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -215,7 +211,7 @@ def test_without_a_place_for_journals_there_is_no_offline_run(
         client.runs.start("fraud", offline=True)
 
 
-def test_a_run_ends_in_no_other_way(run: Run, tracking: Tracking) -> None:
+def test_unknown_final_status_is_rejected(run: Run, tracking: Tracking) -> None:
     for status in ("DONE", "RUNNING"):
         with pytest.raises(InvalidRequest) as wrong:
             run.finish(status)
@@ -224,9 +220,7 @@ def test_a_run_ends_in_no_other_way(run: Run, tracking: Tracking) -> None:
     assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_KILLED]
 
 
-def test_runs_without_a_server_start_and_end_without_waiting_for_it(
-    journal_root: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_runs_without_a_server_start_and_end_fast(journal_root: Path, caplog: pytest.LogCaptureFixture) -> None:
     with Client(f"127.0.0.1:{free_port()}", timeout=36_000.0) as nobody:
         for number in range(3):
             run = nobody.runs.start("exp")

@@ -1,4 +1,4 @@
-"""What dead and offline jobs left in their journals is delivered once, and their runs are ended."""
+"""Sync of journals of dead and offline jobs: exactly-once delivery, and the end of their runs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_an_offline_run_sends_nothing_until_it_is_synced(
     assert left(journal_root) == []
 
 
-def test_a_sync_that_breaks_off_goes_on_with_the_same_requests(
+def test_interrupted_sync_resumes_with_the_same_requests(
     client: Client, tracking: Tracking, journal_root: Path
 ) -> None:
     with client.runs.start("fraud", offline=True) as run:
@@ -53,7 +53,7 @@ def test_a_sync_that_breaks_off_goes_on_with_the_same_requests(
     assert len(tracking.started) == 1
 
 
-def test_a_service_that_is_away_is_waited_for_once(serve: Serve, tracking: Tracking, journal_root: Path) -> None:
+def test_sync_waits_for_an_unreachable_service_only_once(serve: Serve, tracking: Tracking, journal_root: Path) -> None:
     client = serve(tracking, v1.add_TrackingServiceServicer_to_server)
     for _ in range(20):
         with client.runs.start("fraud", offline=True):
@@ -65,7 +65,7 @@ def test_a_service_that_is_away_is_waited_for_once(serve: Serve, tracking: Track
     assert [one.state for one in rf.sync(journal_root)] == ["delivered"] * 20
 
 
-def test_a_journal_that_does_not_say_whose_it_is_stays_and_is_named(journal_root: Path) -> None:
+def test_journal_without_metadata_is_kept_and_reported(journal_root: Path) -> None:
     folder = journal_root / RUN / "0"
     folder.mkdir(parents=True)
     (folder / "head.json").write_text("{")
@@ -74,22 +74,22 @@ def test_a_journal_that_does_not_say_whose_it_is_stays_and_is_named(journal_root
     assert folder.exists()
 
 
-def test_what_lives_is_left_alone_by_sync(run: Run, journal_root: Path) -> None:
+def test_sync_skips_journals_of_live_processes(run: Run, journal_root: Path) -> None:
     run.log_metric("loss", 1.0)
     (synced,) = rf.sync(journal_root)
     assert (synced.run_id, synced.state) == (RUN, "alive")
 
 
-def test_sync_ends_while_forked_processes_go_on(client: Client, journal_root: Path) -> None:
+def test_sync_ends_while_forked_processes_continue_to_log(client: Client, journal_root: Path) -> None:
     writer = open_writer(client, offline=True)
     writer.add_points(framed_point(0, 0, 1.0, b"loss"), 1)
     assert writer.folder
     forked = SegmentLog(Journal.open(writer.folder), name="7-forked")
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
 
     def go_on(*both: int) -> None:
-        told.append((both[0], both[1]))
-        assert len(told) < 20
+        progress.append((both[0], both[1]))
+        assert len(progress) < 20
         forked.append_points(framed_point(0, 0, 1.0, b"loss"), 1)
 
     go_on(0, 0)
@@ -98,7 +98,7 @@ def test_sync_ends_while_forked_processes_go_on(client: Client, journal_root: Pa
     assert (synced.state, synced.delivered) == ("alive", Count(2, 0))
     forked.close()
     (synced,) = rf.sync(journal_root)
-    assert (synced.state, synced.delivered) == ("delivered", Count(len(told) - 1, 0))
+    assert (synced.state, synced.delivered) == ("delivered", Count(len(progress) - 1, 0))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_sync_ends_while_forked_processes_go_on(client: Client, journal_root: Pa
         (False, False, v1.RUN_STATUS_KILLED, 0),
     ],
 )
-def test_a_dead_jobs_run_is_ended_if_nobody_else_does(
+def test_sync_ends_the_run_of_a_dead_job(
     heartbeat: bool,
     worker: bool,
     status: v1.RunStatus.ValueType,
@@ -130,9 +130,7 @@ def test_a_dead_jobs_run_is_ended_if_nobody_else_does(
     assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FAILED] * ends
 
 
-def test_a_dead_jobs_run_goes_on_when_the_job_was_started_again(
-    client: Client, tracking: Tracking, journal_root: Path
-) -> None:
+def test_sync_does_not_end_the_run_of_a_restarted_job(client: Client, tracking: Tracking, journal_root: Path) -> None:
     dead = open_writer(client, offline=True)
     dead.add_points(framed_point(0, 0, 1.0, b"loss"), 1)
     dead.close()
@@ -142,7 +140,7 @@ def test_a_dead_jobs_run_goes_on_when_the_job_was_started_again(
     again.finish()
 
 
-def test_a_connection_that_is_closed_below_a_run_leaves_everything_to_sync(
+def test_run_with_a_closed_connection_is_delivered_by_sync(
     client: Client, tracking: Tracking, journal_root: Path
 ) -> None:
     writer = open_writer(client)
@@ -157,14 +155,12 @@ def test_a_connection_that_is_closed_below_a_run_leaves_everything_to_sync(
     assert left(journal_root) == []
 
 
-def test_what_is_sent_piece_by_piece_is_never_sent_whole_again(
-    client: Client, tracking: Tracking, journal_root: Path
-) -> None:
+def test_split_batch_is_never_sent_whole_again(client: Client, tracking: Tracking, journal_root: Path) -> None:
     writer = open_writer(client, offline=True)
     for name in (b"accuracy", b"loss"):
         writer.add_points(framed_point(0, 0, 1.0, name), 1)
     writer.close()
-    # The whole, then its pieces: whatever kept it from being taken is over when somebody else goes on.
+    # The whole batch, then its parts: the fault that rejected it is gone when another process resumes.
     tracking.failures = [grpc.StatusCode.FAILED_PRECONDITION, None, grpc.StatusCode.UNAUTHENTICATED]
     (broken,) = rf.sync(journal_root)
     assert broken.state == "undelivered"
@@ -175,7 +171,7 @@ def test_what_is_sent_piece_by_piece_is_never_sent_whole_again(
     assert sorted(once.values()) == ["accuracy", "loss"]
 
 
-def test_a_part_of_a_run_follows_the_whole(client: Client, tracking: Tracking, journal_root: Path) -> None:
+def test_nested_run_is_delivered_after_its_parent(client: Client, tracking: Tracking, journal_root: Path) -> None:
     whole, part = "f" * 32, "0" * 32
     tracking.unknown = {whole}
     with (
@@ -187,7 +183,9 @@ def test_a_part_of_a_run_follows_the_whole(client: Client, tracking: Tracking, j
     assert [one.run_id for one in tracking.started] == [whole, part]
 
 
-def test_a_run_whose_whole_is_nowhere_waits(client: Client, tracking: Tracking, journal_root: Path) -> None:
+def test_nested_run_without_its_parent_stays_undelivered(
+    client: Client, tracking: Tracking, journal_root: Path
+) -> None:
     tracking.unknown = {RUN}
     with client.runs.start("fraud", parent=RUN, offline=True):
         pass
@@ -195,7 +193,7 @@ def test_a_run_whose_whole_is_nowhere_waits(client: Client, tracking: Tracking, 
     assert (synced.state, synced.reason) == ("undelivered", "RUN_NOT_FOUND")
 
 
-def test_artifacts_count_as_what_waits(
+def test_waiting_bytes_include_artifacts(
     client: Client, journal_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "model").write_bytes(bytes(300_000))
@@ -205,13 +203,13 @@ def test_artifacts_count_as_what_waits(
     assert (synced.state, synced.waiting_bytes > 300_000) == ("undelivered", True)
 
 
-def test_a_directory_that_is_not_there_is_refused(journal_root: Path) -> None:
+def test_sync_of_a_missing_directory_is_rejected(journal_root: Path) -> None:
     with pytest.raises(NotADirectoryError):
         rf.sync(journal_root / "elsewhere")
     assert rf.sync() == []
 
 
-def test_a_journal_that_is_just_begun_or_removed_does_not_wait(client: Client, journal_root: Path) -> None:
+def test_journal_that_is_being_created_or_removed_is_not_counted(client: Client, journal_root: Path) -> None:
     journal = Journal(journal_root / RUN / "one", Head(RUN, client.address, client.actor))
     journal.ensure()
     before = list(journal.folder.iterdir())

@@ -1,4 +1,4 @@
-"""What a run logs arrives in batches, once and whole, also when the service is away for a while."""
+"""Delivery of a run's records: in batches, exactly once, and across outages."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.unit.client.runs.tracking_service import (
 pytestmark = pytest.mark.busy
 
 
-def test_points_travel_together_and_in_order(run: Run, tracking: Tracking) -> None:
+def test_points_are_sent_together_and_in_order(run: Run, tracking: Tracking) -> None:
     for step in range(1000):
         run.log_metrics({"loss": step / 2, "accuracy": float("nan")}, step=step)
     run.flush()
@@ -46,12 +46,12 @@ def test_points_travel_together_and_in_order(run: Run, tracking: Tracking) -> No
     assert len({batch.request_id for batch in tracking.batches}) == len(tracking.batches)
 
 
-def test_a_quiet_run_sends_what_it_has_after_a_while(run: Run, tracking: Tracking) -> None:
+def test_idle_run_sends_its_records_after_the_interval(run: Run, tracking: Tracking) -> None:
     run.log_metric("loss", 1)
     assert tracking.arrived.wait(scaled(20))
 
 
-def test_large_logs_are_cut_into_batches(run: Run, tracking: Tracking, journal_root: Path) -> None:
+def test_large_logs_are_split_into_batches(run: Run, tracking: Tracking, journal_root: Path) -> None:
     for step in range(50_000):
         run.log_metric("loss", step, step)
     run.finish()
@@ -62,7 +62,7 @@ def test_large_logs_are_cut_into_batches(run: Run, tracking: Tracking, journal_r
     assert left(journal_root) == []
 
 
-def test_the_same_batch_is_sent_until_it_is_answered(run: Run, tracking: Tracking) -> None:
+def test_batch_is_retried_unchanged(run: Run, tracking: Tracking) -> None:
     tracking.failures = [grpc.StatusCode.UNAVAILABLE] * 2
     run.log_metric("loss", 1.0)
     run.flush()
@@ -70,9 +70,7 @@ def test_the_same_batch_is_sent_until_it_is_answered(run: Run, tracking: Trackin
     assert (len(tracking.failed), len(sent)) == (2, 1)
 
 
-def test_what_was_not_delivered_in_time_is_counted_and_still_delivered_later(
-    client: Client, tracking: Tracking
-) -> None:
+def test_records_that_miss_the_timeout_are_counted_and_delivered_later(client: Client, tracking: Tracking) -> None:
     tracking.away = True
     run = open_run(client)
     run.log_metrics({"loss": 1.0, "accuracy": 2.0})
@@ -87,7 +85,7 @@ def test_what_was_not_delivered_in_time_is_counted_and_still_delivered_later(
     assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FINISHED]
 
 
-def test_what_is_refused_is_raised_by_flush_and_takes_nothing_else_with_it(run: Run, tracking: Tracking) -> None:
+def test_flush_raises_rejections_without_losing_other_records(run: Run, tracking: Tracking) -> None:
     tracking.refused = {"loss", "p"}
     run.log_metrics({"loss": 1.0, "accuracy": 2.0})
     run.log_params({"p": 1, "q": 2})
@@ -105,7 +103,7 @@ def test_what_is_refused_is_raised_by_flush_and_takes_nothing_else_with_it(run: 
     run.flush()
 
 
-def test_what_is_refused_is_warned_of_at_the_end_and_stands_at_the_run(client: Client, tracking: Tracking) -> None:
+def test_finish_warns_of_rejections_and_tags_the_run(client: Client, tracking: Tracking) -> None:
     tracking.refused = {"loss", "accuracy"}
     with pytest.warns(RuntimeWarning), open_run(client) as run:
         run.log_metrics({"loss": 1.0, "accuracy": 2.0})
@@ -115,7 +113,7 @@ def test_what_is_refused_is_warned_of_at_the_end_and_stands_at_the_run(client: C
     ]
 
 
-def test_a_refused_parameter_takes_no_points_with_it(client: Client, tracking: Tracking) -> None:
+def test_rejected_parameter_does_not_reject_points(client: Client, tracking: Tracking) -> None:
     tracking.failures = [grpc.StatusCode.FAILED_PRECONDITION]
     run = open_run(client)
     run.log_params({"p": 1})
@@ -127,7 +125,7 @@ def test_a_refused_parameter_takes_no_points_with_it(client: Client, tracking: T
     assert [ending.status for ending in tracking.endings] == [v1.RUN_STATUS_FINISHED]
 
 
-def test_a_defect_of_the_service_that_stays_holds_nothing_else_up(
+def test_permanent_service_error_does_not_block_other_records(
     client: Client, tracking: Tracking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "_TRIES", 3)
@@ -141,15 +139,15 @@ def test_a_defect_of_the_service_that_stays_holds_nothing_else_up(
     assert tracking.values("loss") == [2.0]
 
 
-def test_what_answers_in_the_services_place_costs_nothing(run: Run, tracking: Tracking) -> None:
-    # As a proxy that knows no such path does.
+def test_response_of_a_foreign_server_loses_no_records(run: Run, tracking: Tracking) -> None:
+    # As from a proxy that does not know the path.
     tracking.failures = [grpc.StatusCode.UNIMPLEMENTED] * 2
     run.log_metric("loss", 1.0)
     run.flush()
     assert tracking.values("loss") == [1.0]
 
 
-def test_what_was_lost_stands_at_the_run_also_when_a_flush_has_told_of_it(client: Client, tracking: Tracking) -> None:
+def test_losses_are_tagged_even_after_flush_reported_them(client: Client, tracking: Tracking) -> None:
     tracking.refused = {"loss"}
     run = open_run(client)
     for _ in range(2):
@@ -162,7 +160,7 @@ def test_what_was_lost_stands_at_the_run_also_when_a_flush_has_told_of_it(client
     ]
 
 
-def test_disk_and_memory_are_delivered_in_the_order_in_which_they_were_written(
+def test_records_on_disk_and_in_memory_are_delivered_in_order(
     client: Client, tracking: Tracking, journal_root: Path
 ) -> None:
     journal = Journal.create(Head(RUN, client.address, client.actor), journal_root)
@@ -189,7 +187,7 @@ def test_disk_and_memory_are_delivered_in_the_order_in_which_they_were_written(
 
 
 @pytest.mark.parametrize(("mended", "lost", "reason"), [(True, 0, None), (False, 1, "JOURNAL_FULL")])
-def test_what_is_in_memory_at_the_end_comes_to_the_disk_or_is_told_as_lost(
+def test_records_in_memory_at_the_end_are_written_or_reported_as_lost(
     mended: bool, lost: int, reason: str | None, client: Client, journal_root: Path
 ) -> None:
     writer = open_writer(client, offline=True)
@@ -205,7 +203,7 @@ def test_what_is_in_memory_at_the_end_comes_to_the_disk_or_is_told_as_lost(
     assert synced.delivered == Count(2 - lost, 0)
 
 
-def test_a_connection_may_wait_for_ever(serve: Serve, tracking: Tracking) -> None:
+def test_infinite_timeout_is_accepted_and_negative_one_rejected(serve: Serve, tracking: Tracking) -> None:
     run = open_run(serve(tracking, v1.add_TrackingServiceServicer_to_server, timeout=math.inf))
     run.log_metric("loss", 1.0)
     run.flush()
@@ -217,7 +215,7 @@ def test_a_connection_may_wait_for_ever(serve: Serve, tracking: Tracking) -> Non
         assert wrong.value.reason == "INVALID_TIMEOUT"
 
 
-def test_who_may_not_write_keeps_what_he_has(client: Client, tracking: Tracking, journal_root: Path) -> None:
+def test_records_are_kept_without_permission_to_write(client: Client, tracking: Tracking, journal_root: Path) -> None:
     tracking.failures = [grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED]
     run = open_run(client)
     run.log_metric("loss", 1.0)
@@ -228,12 +226,12 @@ def test_who_may_not_write_keeps_what_he_has(client: Client, tracking: Tracking,
 
 
 def log_steps(run: Run, count: int) -> None:
-    """Logs the points 0, 1, 2..."""
+    """Log the points 0, 1, 2..."""
     for step in range(count):
         run.log_metric("loss", step, step)
 
 
-def test_what_has_no_room_is_counted_and_never_raised(serve: Serve, tracking: Tracking) -> None:
+def test_dropped_records_are_counted_and_never_raised(serve: Serve, tracking: Tracking) -> None:
     tracking.away = True
     client = serve(tracking, v1.add_TrackingServiceServicer_to_server, timeout=scaled(0.3))
     run = open_run(client, disk_bytes=100_000)
@@ -249,7 +247,7 @@ def test_what_has_no_room_is_counted_and_never_raised(serve: Serve, tracking: Tr
     assert tracking.values("loss")[: 10_000 - dropped] == [float(step) for step in range(10_000 - dropped)]
 
 
-def test_many_threads_may_log(run: Run, tracking: Tracking) -> None:
+def test_many_threads_can_log(run: Run, tracking: Tracking) -> None:
     def work(number: int) -> None:
         for step in range(500):
             run.log_metric(f"m{number}", step, step=step)
@@ -263,7 +261,7 @@ def test_many_threads_may_log(run: Run, tracking: Tracking) -> None:
     assert all(tracking.values(f"m{number}") == list(range(500)) for number in range(4))
 
 
-def test_an_outage_during_the_job_is_bridged(client: Client, tracking: Tracking, journal_root: Path) -> None:
+def test_outage_during_the_job_loses_no_records(client: Client, tracking: Tracking, journal_root: Path) -> None:
     tracking.away = True
     run = open_run(client)
     for step in range(100):

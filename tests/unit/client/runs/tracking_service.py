@@ -1,4 +1,4 @@
-"""A tracking service that keeps what it is sent and fails when it is told to, and runs that log to it."""
+"""A tracking service that records requests and fails on demand, and runs that log to it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MODEL = f"m-{RUN}"
 
 
 class Tracking(Service):
-    """Keeps what it is sent; answers the next batches with what is in `failures`, None for no error."""
+    """A tracking service that records requests; the next batches fail as in `failures`, None for success."""
 
     def __init__(self) -> None:
         self.batches: list[v1.LogBatchRequest] = []
@@ -42,7 +42,7 @@ class Tracking(Service):
         self.away = False
         self.refused: set[str] = set()
         self.unknown: set[str] = set()
-        """Runs that are not there until they are started."""
+        """Runs that do not exist until they are started."""
         self.status = v1.RUN_STATUS_RUNNING
         self.lock = threading.Lock()
         self.arrived = threading.Event()
@@ -114,7 +114,7 @@ class Tracking(Service):
 
 
 def refuse(context: Any, code: grpc.StatusCode, reason: str) -> None:
-    """Ends a call as the service does, with a reason."""
+    """End a call with a reason, as the service does."""
     status = Status(code=code.value[0], message="no")
     status.details.add().Pack(ErrorInfo(reason=reason, domain=DOMAIN))
     context.set_trailing_metadata(((DETAILS_KEY, status.SerializeToString()),))
@@ -122,7 +122,7 @@ def refuse(context: Any, code: grpc.StatusCode, reason: str) -> None:
 
 
 def open_run(client: Client, **options: Any) -> Run:
-    """A run that the service is taken to know."""
+    """Open a run that the service knows."""
     return Run(open_writer(client, **options), client.connection, RUN, experiment_id="1", name="rf-1")
 
 
@@ -131,7 +131,7 @@ def open_writer(client: Client, **options: Any) -> Writer:
 
 
 def break_file(segment_log: SegmentLog) -> None:
-    """Has the disk refuse what is written next, until `mend_file`."""
+    """Make writes fail until `mend_file`."""
     segment_log._file = os.open(os.devnull, os.O_RDONLY)
 
 
@@ -142,7 +142,7 @@ def mend_file(segment_log: SegmentLog) -> None:
 
 
 def until(condition: Any, seconds: float = scaled(20.0)) -> None:
-    """Returns once a condition holds."""
+    """Wait until a condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -150,5 +150,5 @@ def until(condition: Any, seconds: float = scaled(20.0)) -> None:
 
 
 def left(journal_root: Path) -> list[Path]:
-    """What journals have left behind."""
+    """Return the files that are left of journals."""
     return list(journal_root.rglob("*"))

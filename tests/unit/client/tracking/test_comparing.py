@@ -1,4 +1,4 @@
-"""Runs side by side: what differs, and what is asked for besides."""
+"""Comparisons of runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.unit.client.conftest import Serve, Service
 
 
 def a_run(letter: str, **params: str) -> v1.Run:
-    """A run that ended after a second and a half."""
+    """Return a run that ended after 1.5 seconds."""
     return v1.Run(
         run_id=letter * 32,
         name=letter,
@@ -28,7 +28,7 @@ def a_run(letter: str, **params: str) -> v1.Run:
 
 
 class Runs(Service):
-    """Answers the runs that a filter names, in no particular order."""
+    """A tracking service that returns the runs in a filter, in no particular order."""
 
     def __init__(self, *runs: v1.Run) -> None:
         self.runs = runs
@@ -39,7 +39,7 @@ class Runs(Service):
         return v1.ListRunsResponse(runs=[run for run in self.runs if run.run_id in request.filter])
 
 
-def test_parameters_that_differ_and_all_metrics() -> None:
+def test_comparison_has_differing_parameters_and_all_metrics() -> None:
     compared = side_by_side([a_run("a", depth="3", seed="1"), a_run("b", depth="4", seed="1", extra="")])
     assert [tuple(one) for one in compared.params] == [("depth", ("3", "4")), ("extra", (None, ""))]
     assert [one.key for one in compared.metrics] == ["loss", "only a", "only b"]
@@ -48,14 +48,14 @@ def test_parameters_that_differ_and_all_metrics() -> None:
     assert compared.attributes[3].values == ("1.500", "1.500")
 
 
-def test_what_does_not_differ_is_there_when_it_is_asked_for() -> None:
+def test_comparison_includes_equal_values_on_request() -> None:
     compared = side_by_side([a_run("a", seed="1"), a_run("b", seed="1")], with_equal=True)
     assert [tuple(one) for one in compared.params] == [("seed", ("1", "1"))]
     assert "experiment" in [one.key for one in compared.attributes]
     assert not compared.params[0].differs
 
 
-def test_the_runs_come_in_the_order_they_are_named_in_deleted_ones_too(serve: Serve) -> None:
+def test_comparison_keeps_the_given_order_and_deleted_runs(serve: Serve) -> None:
     service = Runs(*(a_run(letter) for letter in "abc"))
     client = serve(service, v1.add_TrackingServiceServicer_to_server)
     compared = client.runs.compare(["c" * 32, a_run("a"), "c" * 32])
@@ -63,7 +63,7 @@ def test_the_runs_come_in_the_order_they_are_named_in_deleted_ones_too(serve: Se
     assert {request.lifecycle for request in service.requests} == {v1.LIFECYCLE_ALL}
 
 
-def test_a_run_that_is_not_there_is_refused_and_so_is_what_is_no_id(serve: Serve) -> None:
+def test_comparison_rejects_unknown_and_invalid_run_ids(serve: Serve) -> None:
     service = Runs(a_run("a"))
     client = serve(service, v1.add_TrackingServiceServicer_to_server)
     with pytest.raises(NotFound) as refused:

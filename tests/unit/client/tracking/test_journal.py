@@ -1,4 +1,4 @@
-"""A journal keeps what it was given, however its process ends, and says honestly what it could not keep."""
+"""Journals: records survive any end of the process, and losses are counted."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def journal(tmp_path: Path) -> Journal:
 
 
 def kept(journal: Journal, segment_log: str = "0") -> list[float]:
-    """The values of all points that a reader finds and settles."""
+    """Return the values of all points that a reader returns and settles."""
     reader = Reader(journal, segment_log)
     found: list[float] = []
     while (batch := reader.next()) is not None:
@@ -65,7 +65,7 @@ def points_of(batch: Batch) -> list[float]:
 
 
 def fill(segment_log: SegmentLog, count: int, start: int = 0) -> int:
-    """Logs so many points, of the values 0, 1, 2...; how many were kept."""
+    """Log points with the values 0, 1, 2...; return how many were kept."""
     return sum(
         segment_log.append_points(records.framed_point(i, 0, float(i), b"loss"), 1) for i in range(start, start + count)
     )
@@ -95,7 +95,7 @@ def is_same(one: float, other: float) -> bool:
     return one == other or (math.isnan(one) and math.isnan(other))
 
 
-def test_all_else_is_read_as_it_was_written() -> None:
+def test_other_records_are_read_as_they_were_written() -> None:
     start = v1.StartRunRequest(run_id=RUN, name="é", tags={"a": "b"}, heartbeat=True)
     assert records.parse(records.start("fraud", start, resume=True)) == records.Start("fraud", True, start)
     finish = v1.FinishRunRequest(run_id=RUN, status=v1.RUN_STATUS_KILLED)
@@ -107,15 +107,13 @@ def test_all_else_is_read_as_it_was_written() -> None:
 
 
 @pytest.mark.parametrize("payload", [b"\x63", b"\x04\x03\x00abc", b"\x01\x00", b"\x03\xff\xff"])
-def test_what_a_later_version_wrote_is_not_guessed_at(payload: bytes) -> None:
+def test_record_of_a_later_version_is_rejected(payload: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
         records.parse(payload)
 
 
 @given(st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=5), st.data())
-def test_a_torn_or_damaged_tail_ends_what_is_read_and_nothing_before_it(
-    payloads: list[bytes], data: st.DataObject
-) -> None:
+def test_torn_or_damaged_tail_affects_no_record_before_it(payloads: list[bytes], data: st.DataObject) -> None:
     framed = b"".join(map(records.frame, payloads))
     ends = [end for _, end in records.frames(framed)]
     assert [payload for payload, _ in records.frames(framed)] == payloads
@@ -127,7 +125,7 @@ def test_a_torn_or_damaged_tail_ends_what_is_read_and_nothing_before_it(
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=80), st.integers(1, 400))
-def test_the_same_range_always_makes_the_same_calls(points: list[tuple[str, int]], max_bytes: int) -> None:
+def test_same_range_yields_the_same_calls(points: list[tuple[str, int]], max_bytes: int) -> None:
     data = b"".join(records.framed_point(i, 2, v, k.encode()) for i, (k, v) in enumerate(points))
     at, found = 0, []
     while (batch := read_batch(data[at:], RUN, f"seed/{at}", max_bytes=max_bytes)) is not None:
@@ -144,7 +142,7 @@ def test_the_same_range_always_makes_the_same_calls(points: list[tuple[str, int]
         assert list(unpack(series).values) == [value for name, value in points if name == key]
 
 
-def test_labels_are_cut_into_records_that_fit_a_batch() -> None:
+def test_labels_are_split_into_records_that_fit_a_batch() -> None:
     params = {f"p{i}": "ü" * 6_000 for i in range(30)}
     data = b"".join(records.frame(payload) for payload, _ in label_records(params, {"t": "1"}, ["u"]))
     at, found = 0, v1.LogBatchRequest()
@@ -157,10 +155,10 @@ def test_labels_are_cut_into_records_that_fit_a_batch() -> None:
     assert (dict(found.tags), list(found.removed_tags)) == ({"t": "1"}, ["u"])
 
 
-def test_the_last_word_about_a_tag_holds_within_a_batch() -> None:
-    words = [v1.LogBatchRequest(tags={"a": "1", "b": "1"}), v1.LogBatchRequest(removed_tags=["a", "b"])]
-    words.append(v1.LogBatchRequest(tags={"b": "2"}))
-    batch = read_batch(b"".join(records.frame(records.labels(word)) for word in words), RUN, "seed")
+def test_last_change_of_a_tag_in_a_batch_wins() -> None:
+    requests = [v1.LogBatchRequest(tags={"a": "1", "b": "1"}), v1.LogBatchRequest(removed_tags=["a", "b"])]
+    requests.append(v1.LogBatchRequest(tags={"b": "2"}))
+    batch = read_batch(b"".join(records.frame(records.labels(request)) for request in requests), RUN, "seed")
     assert batch is not None
     (step,) = batch.steps
     request = step.action.request
@@ -168,7 +166,7 @@ def test_the_last_word_about_a_tag_holds_within_a_batch() -> None:
     assert (dict(request.tags), list(request.removed_tags), step.content) == ({"b": "2"}, ["a"], Count(0, 5))
 
 
-def test_points_about_different_things_stay_apart() -> None:
+def test_points_of_different_contexts_are_separate_series() -> None:
     contexts = [NO_CONTEXT, PointContext("m-1", "", ""), PointContext("m-1", "d", "x")]
     payloads = [p for context in contexts for p, _ in point_records(1, 2, [(b"loss", 1.0)], context)]
     batch = read_batch(b"".join(map(records.frame, payloads)), RUN, "seed")
@@ -178,7 +176,7 @@ def test_points_about_different_things_stay_apart() -> None:
     assert [(one.model_id, one.dataset_name, one.dataset_digest) for one in request.series] == [*map(tuple, contexts)]
 
 
-def test_a_cursor_survives_a_write_that_broke_off(tmp_path: Path) -> None:
+def test_cursor_survives_a_torn_write(tmp_path: Path) -> None:
     path = tmp_path / "cursor"
     assert read_cursor(path) == Cursor()
     cursor = Cursor()
@@ -196,7 +194,7 @@ def test_a_cursor_survives_a_write_that_broke_off(tmp_path: Path) -> None:
     assert read_cursor(path).number == cursor.number - 1
 
 
-def test_a_range_once_begun_stays_the_same_after_a_crash(journal: Journal) -> None:
+def test_started_range_is_the_same_after_a_crash(journal: Journal) -> None:
     segment_log = SegmentLog(journal)
     fill(segment_log, 10)
     first = Reader(journal, "0").next()
@@ -208,7 +206,7 @@ def test_a_range_once_begun_stays_the_same_after_a_crash(journal: Journal) -> No
     assert kept(journal) == [float(i) for i in range(20)]
 
 
-def test_a_range_that_lost_its_end_is_still_the_same_request(journal: Journal) -> None:
+def test_range_that_lost_its_end_keeps_its_request_id(journal: Journal) -> None:
     segment_log = SegmentLog(journal)
     fill(segment_log, 10)
     first = Reader(journal, "0").next()
@@ -222,7 +220,7 @@ def test_a_range_that_lost_its_end_is_still_the_same_request(journal: Journal) -
     assert kept(journal) == [float(i) for i in range(9)]
 
 
-def test_segments_follow_one_another_and_go_when_they_are_delivered(journal: Journal) -> None:
+def test_delivered_segments_are_removed(journal: Journal) -> None:
     segment_log = SegmentLog(journal, disk_bytes=1_000_000)
     assert fill(segment_log, 10_000) == 10_000
     assert len(journal.segments("0")) > 2
@@ -231,7 +229,7 @@ def test_segments_follow_one_another_and_go_when_they_are_delivered(journal: Jou
     assert Reader(journal, "0").cursor.settled == segment_log.kept == Count(10_000, 0, 0)
 
 
-def test_damage_in_the_middle_costs_no_more_than_its_segment(journal: Journal) -> None:
+def test_damage_loses_only_the_rest_of_its_segment(journal: Journal) -> None:
     segment_log = SegmentLog(journal, disk_bytes=1_000_000)
     fill(segment_log, 10_000)
     first = journal.segments("0")[1]
@@ -244,7 +242,7 @@ def test_damage_in_the_middle_costs_no_more_than_its_segment(journal: Journal) -
     assert 0.75 < len(found) / 10_000 < 1
 
 
-def test_a_journal_at_its_limit_drops_points_and_takes_them_again_when_there_is_room(journal: Journal) -> None:
+def test_full_journal_drops_points_until_there_is_space(journal: Journal) -> None:
     said: list[str] = []
     segment_log = SegmentLog(journal, disk_bytes=100_000, memory_bytes=0, warn=said.append)
     count = fill(segment_log, 5_000)
@@ -254,13 +252,13 @@ def test_a_journal_at_its_limit_drops_points_and_takes_them_again_when_there_is_
     assert (segment_log.kept, segment_log.take_dropped()) == (Count(count, 0, 1), Count(5_000 - count, 0, 0))
     assert len(said) == 1
     assert len(kept(journal)) == count
-    # A full journal is left alone for a while.
+    # Skip the pause after a failed write.
     segment_log._retry_at = 0.0
     assert fill(segment_log, 10) == 10
     assert len(kept(journal)) == 10
 
 
-def test_a_directory_that_is_gone_is_bridged_in_memory(journal: Journal) -> None:
+def test_records_are_buffered_in_memory_while_the_directory_is_missing(journal: Journal) -> None:
     shutil.rmtree(journal.folder)
     journal.folder.write_text("in the way")
     segment_log = SegmentLog(journal)
@@ -298,7 +296,7 @@ print(journal.folder, len(list(records.frames(first))))
 """
 
 
-def test_a_full_disk_loses_nothing_that_fits_into_memory(tmp_path: Path) -> None:
+def test_full_disk_loses_no_record_that_fits_into_memory(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     journal = Journal.open(Path(said[0]))
@@ -308,7 +306,7 @@ def test_a_full_disk_loses_nothing_that_fits_into_memory(tmp_path: Path) -> None
     assert found == sorted(found)
 
 
-def test_memory_is_bounded_and_sent_from_there_while_there_is_no_disk() -> None:
+def test_memory_is_bounded_and_delivered_without_a_disk() -> None:
     segment_log = SegmentLog(None, memory_bytes=4_500)
     assert 80 < fill(segment_log, 1_000) < 120
     assert segment_log.take_dropped().points == 1_000 - segment_log.kept.points
@@ -325,7 +323,7 @@ def test_memory_is_bounded_and_sent_from_there_while_there_is_no_disk() -> None:
     assert fill(segment_log, 10) == 10
 
 
-def test_many_threads_may_append(journal: Journal) -> None:
+def test_many_threads_can_append(journal: Journal) -> None:
     segment_log = SegmentLog(journal, disk_bytes=1_000_000)
     threads = [threading.Thread(target=fill, args=(segment_log, 1_000, 1_000 * number)) for number in range(4)]
     for thread in threads:
@@ -336,7 +334,7 @@ def test_many_threads_may_append(journal: Journal) -> None:
     assert segment_log.kept.points == 4_000
 
 
-def test_a_strand_is_removed_only_when_nobody_writes_it_and_all_is_delivered(journal: Journal) -> None:
+def test_segment_log_is_removed_only_when_closed_and_delivered(journal: Journal) -> None:
     segment_log = SegmentLog(journal)
     fill(segment_log, 1)
     assert not journal.remove_segment_log("0", lambda: True)
@@ -349,7 +347,7 @@ def test_a_strand_is_removed_only_when_nobody_writes_it_and_all_is_delivered(jou
     assert fill(segment_log, 1) == 0
 
 
-def test_a_journal_has_one_deliverer(journal: Journal, tmp_path: Path) -> None:
+def test_journal_is_locked_by_one_deliverer(journal: Journal, tmp_path: Path) -> None:
     (folder,) = journals(tmp_path)
     other = Journal.open(folder)
     assert other.head == HEAD
@@ -360,7 +358,7 @@ def test_a_journal_has_one_deliverer(journal: Journal, tmp_path: Path) -> None:
     assert list(journals(folder)) == list(journals(folder.parent)) == [folder]
 
 
-def test_a_lock_is_not_held_on_a_file_that_somebody_removed(tmp_path: Path) -> None:
+def test_lock_on_a_removed_file_is_not_kept(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     first = acquire_lock(path)
     assert first is not None
@@ -372,7 +370,7 @@ def test_a_lock_is_not_held_on_a_file_that_somebody_removed(tmp_path: Path) -> N
     os.close(second)
 
 
-def test_what_cannot_be_read_is_kept_and_named(journal: Journal) -> None:
+def test_unreadable_record_is_kept_and_reported(journal: Journal) -> None:
     segment_log = SegmentLog(journal)
     segment_log.append(b"\x63later", Count(0, 0, 1))
     with pytest.raises(InvalidRequest) as unreadable:
@@ -381,15 +379,15 @@ def test_what_cannot_be_read_is_kept_and_named(journal: Journal) -> None:
     assert journal.size() > 0
 
 
-def test_whoever_hears_of_a_full_disk_may_wait_for_somebody_who_logs(journal: Journal) -> None:
-    heard: list[bool] = []
+def test_full_disk_handler_can_wait_for_a_logging_thread(journal: Journal) -> None:
+    reported: list[bool] = []
 
-    def hear(_why: str) -> None:
+    def wait_for_writer(_error: str) -> None:
         other = threading.Thread(target=fill, args=(segment_log, 1))
         other.start()
         other.join(scaled(10))
-        heard.append(not other.is_alive())
+        reported.append(not other.is_alive())
 
-    segment_log = SegmentLog(journal, disk_bytes=1, warn=hear)
+    segment_log = SegmentLog(journal, disk_bytes=1, warn=wait_for_writer)
     fill(segment_log, 1)
-    assert heard == [True]
+    assert reported == [True]

@@ -1,4 +1,4 @@
-"""Metric points in pages and in intervals, as they come from the service, and drawn with characters."""
+"""Metric points in pages and in intervals, and text charts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RUN = "a" * 32
 
 
 class Points(Service):
-    """Three pages of points, and intervals whose stream breaks the first time."""
+    """A tracking service with three pages of points, and intervals whose first stream breaks."""
 
     def __init__(self) -> None:
         self.pages: list[v1.ListMetricPointsRequest] = []
@@ -59,7 +59,7 @@ class Points(Service):
             context.abort(grpc.StatusCode.UNAVAILABLE, "broken")
 
 
-def test_pages_are_read_as_they_are_asked_for(serve: Serve) -> None:
+def test_pages_are_read_on_demand(serve: Serve) -> None:
     service = Points()
     client = serve(service, v1.add_TrackingServiceServicer_to_server)
     pages = client.metrics.points(RUN, "loss", page_size=1)
@@ -74,7 +74,7 @@ def test_pages_are_read_as_they_are_asked_for(serve: Serve) -> None:
     assert refused.value.reason == "INVALID_LIMIT"
 
 
-def test_intervals_are_columns_and_come_once_though_the_stream_broke(serve: Serve) -> None:
+def test_intervals_are_complete_after_a_broken_stream(serve: Serve) -> None:
     service = Points()
     client = serve(service, v1.add_TrackingServiceServicer_to_server)
     (found,) = client.metrics.intervals(v1.Run(run_id=RUN), "loss", 5, axis="time", start=-7)
@@ -87,7 +87,7 @@ def test_intervals_are_columns_and_come_once_though_the_stream_broke(serve: Serv
     assert (getattr(request, "from"), request.HasField("to")) == (-7, False)
 
 
-def test_intervals_whose_columns_do_not_fit_together_are_refused(serve: Serve) -> None:
+def test_intervals_with_columns_of_different_length_are_rejected(serve: Serve) -> None:
     service = Points()
     service.answer.mean = b""
     client = serve(service, v1.add_TrackingServiceServicer_to_server)
@@ -96,7 +96,7 @@ def test_intervals_whose_columns_do_not_fit_together_are_refused(serve: Serve) -
     assert refused.value.reason == "INVALID_SERIES"
 
 
-def test_an_axis_is_step_or_time(serve: Serve) -> None:
+def test_unknown_axis_is_rejected(serve: Serve) -> None:
     client = serve(Points(), v1.add_TrackingServiceServicer_to_server)
     with pytest.raises(InvalidRequest) as refused:
         client.metrics.intervals(RUN, "loss", axis="epoch")  # type: ignore[arg-type]
@@ -104,7 +104,7 @@ def test_an_axis_is_step_or_time(serve: Serve) -> None:
 
 
 def drawn(values: list[tuple[float, float, float]]) -> list[str]:
-    """The lines of a chart of intervals, each with its least and greatest value and its mean."""
+    """Return the lines of a chart of intervals, each given by minimum, maximum and mean."""
     least, greatest, mean = (array("d", column) for column in zip(*values, strict=True))
     count = len(values)
     series = MetricIntervals(
@@ -113,7 +113,7 @@ def drawn(values: list[tuple[float, float, float]]) -> list[str]:
     return chart(series, "0", "9").splitlines()
 
 
-def test_a_rising_line_rises() -> None:
+def test_rising_metric_is_drawn_rising() -> None:
     lines = drawn([(value, value, value) for value in range(12)])
     assert lines[0].rstrip()[-1] in "•*"
     assert lines[0].strip().startswith("11")
@@ -121,7 +121,7 @@ def test_a_rising_line_rises() -> None:
     assert [row.find(row.strip()) for row in rows] == list(range(11, -1, -1))
 
 
-def test_an_interval_is_drawn_from_its_least_to_its_greatest_value() -> None:
+def test_interval_is_drawn_from_minimum_to_maximum() -> None:
     lines = drawn([(0.0, 10.0, 5.0), (5.0, 5.0, 5.0)])
     assert sum(line[4] in "│|•*" for line in lines[:-1]) == 12
 

@@ -1,4 +1,4 @@
-"""Changes worked into runs: summaries are those of all points, whatever the changes that they came in."""
+"""Application of changes to runs: summaries cover all points, however they are split into changes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ POINT = st.tuples(st.integers(-1, 2), st.integers(0, 1), st.sampled_from([math.n
 
 
 def logged(key: str, points: list[Point]) -> v1.RunChange:
-    """A change that logs points."""
+    """Return a change that logs points."""
     columns = [array(code, column) for code, column in zip("qqd", zip(*points, strict=True), strict=True)]
     return v1.RunChange(run_id=RUN, metrics=v1.MetricsLogged(run_id=RUN, series=[pack(key, *columns)]))
 
 
 def later(one: Point, other: Point) -> int:
-    """By step, then time, then value, NaN lowest."""
+    """Return the sort key of a point: step, time, value, with NaN lowest."""
     mine, yours = [
         (step, time, not math.isnan(value), 0.0 if math.isnan(value) else value) for step, time, value in (one, other)
     ]
@@ -33,7 +33,7 @@ def later(one: Point, other: Point) -> int:
 
 
 @given(st.lists(st.lists(POINT, min_size=1, max_size=4), min_size=1, max_size=5))
-def test_a_summary_is_that_of_all_points(batches: list[list[Point]]) -> None:
+def test_summary_covers_all_points(batches: list[list[Point]]) -> None:
     runs = {RUN: v1.Run(run_id=RUN)}
     for batch in batches:
         apply_change(runs, logged("loss", batch))
@@ -46,14 +46,14 @@ def test_a_summary_is_that_of_all_points(batches: list[list[Point]]) -> None:
     assert str(runs[RUN].metrics["loss"]) == str(expected)  # as text, because NaN is not equal to NaN
 
 
-def test_points_of_one_metric_in_several_series_are_one() -> None:
+def test_series_of_one_metric_are_merged() -> None:
     change = logged("loss", [(0, 0, 1.0)])
     change.metrics.series.extend(logged("loss", [(1, 0, 2.0)]).metrics.series)
     change.metrics.series.extend(logged("acc", [(0, 0, 3.0)]).metrics.series)
     assert {key: list(points.values) for key, points in points_of(change).items()} == {"loss": [1.0, 2.0], "acc": [3.0]}
 
 
-def test_changes_of_others_and_of_later_servers_are_passed_over() -> None:
+def test_changes_of_unknown_runs_and_kinds_are_ignored() -> None:
     runs: dict[str, v1.Run] = {}
     apply_change(runs, logged("loss", [(0, 0, 1.0)]))
     assert runs == {}

@@ -1,4 +1,4 @@
-"""Columns of metric points keep every bit on the way."""
+"""Packing of metric points into columns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INT64 = st.integers(-(2**63), 2**63 - 1)
 
 
 @given(st.lists(st.tuples(INT64, INT64, st.floats(allow_nan=True))), st.integers(1, 5))
-def test_what_is_packed_unpacks_again_also_in_chunks(points: list[tuple[int, int, float]], size: int) -> None:
+def test_packed_series_unpacks_from_chunks(points: list[tuple[int, int, float]], size: int) -> None:
     chunks = []
     for start in range(0, len(points), size):
         steps, timestamps, values = zip(*points[start : start + size], strict=True)
@@ -35,7 +35,7 @@ def test_columns_are_little_endian() -> None:
 
 
 @pytest.mark.parametrize("values", [b"", b"1234567", b"1" * 16])
-def test_columns_that_do_not_fit_together_are_refused(values: bytes) -> None:
+def test_columns_of_different_length_are_rejected(values: bytes) -> None:
     with pytest.raises(InternalError) as refused:
         unpack([v1.Series(key="k", steps=b"1" * 8, timestamps=b"1" * 8, values=values)])
     assert refused.value.reason == "INVALID_SERIES"

@@ -1,4 +1,4 @@
-"""A run says what code it executes, and nothing that must stay secret."""
+"""The source that a run records, without secrets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def source_of(script: Path, cwd: Path) -> dict[str, object]:
-    """What a program finds out about itself."""
+    """Return the source that a program records."""
     done = subprocess.run([sys.executable, str(script)], cwd=cwd, capture_output=True, text=True, check=True)
     found = v1.RunSource.FromString(bytes.fromhex(done.stdout.strip()))
     return {field.name: getattr(found, field.name) for field in found.DESCRIPTOR.fields}
@@ -53,14 +53,14 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_program_in_a_repository_names_its_commit(script: Path, tmp_path: Path) -> None:
+def test_source_in_a_repository_has_its_commit(script: Path, tmp_path: Path) -> None:
     folder = script.parent
     git(folder, "init")
     git(folder, "remote", "add", "origin", "https://user:secret@git.example/team/project.git")
     assert source_of(script, tmp_path)["git_commit"] == ""
     git(folder, "add", ".")
     git(folder, "commit", "-m", "first")
-    # The repository is the program's, wherever it is started.
+    # The repository is that of the program, not of the working directory.
     found = source_of(script, tmp_path)
     assert found["entry_point"] == str(script.resolve())
     assert (found["git_commit"], found["git_branch"]) == (git(folder, "rev-parse", "HEAD"), "trunk")
@@ -71,7 +71,7 @@ def test_a_program_in_a_repository_names_its_commit(script: Path, tmp_path: Path
     assert (changed["git_branch"], changed["git_dirty"]) == ("", True)
 
 
-def test_a_program_outside_of_any_says_the_rest(script: Path, tmp_path: Path) -> None:
+def test_source_outside_a_repository_has_no_commit(script: Path, tmp_path: Path) -> None:
     found = source_of(script, tmp_path)
     assert (found["git_commit"], found["git_url"]) == ("", "")
     assert found["runtime"] == f"Python {sys.version.split()[0]}"
@@ -95,13 +95,13 @@ def test_a_program_outside_of_any_says_the_rest(script: Path, tmp_path: Path) ->
         ("", ""),
     ],
 )
-def test_no_credentials_are_told(url: str, shown: str) -> None:
+def test_credentials_are_removed_from_urls(url: str, shown: str) -> None:
     assert without_credentials(url) == shown
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A repository with one commit on "trunk" and a remote."""
+    """Return a repository with one commit on "trunk" and a remote."""
     folder = tmp_path / "repository"
     folder.mkdir()
     git(folder, "init")
@@ -117,7 +117,7 @@ def head_of(folder: Path) -> str:
     return git(folder, "rev-parse", "HEAD")
 
 
-def test_a_head_is_read_without_git(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_head_is_read_without_git(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit = head_of(repository)
     inside = repository / "deep" / "er"
     inside.mkdir(parents=True)
@@ -128,7 +128,7 @@ def test_a_head_is_read_without_git(repository: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("command", [["pack-refs", "--all"], ["gc"], ["checkout", "-b", "feature/a"]])
-def test_refs_are_read_wherever_git_keeps_them(command: list[str], repository: Path) -> None:
+def test_loose_and_packed_refs_are_read(command: list[str], repository: Path) -> None:
     git(repository, *command)
     branch = git(repository, "branch", "--show-current")
     assert read_head(repository) == Head(head_of(repository), branch, "https://git.example/p.git")
@@ -141,7 +141,7 @@ def test_a_detached_head_has_no_branch(repository: Path) -> None:
     assert read_head(repository) == Head(head_of(repository), "", "https://git.example/p.git")
 
 
-def test_worktrees_and_submodules_have_heads_of_their_own(repository: Path, tmp_path: Path) -> None:
+def test_worktrees_and_submodules_have_their_own_heads(repository: Path, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     git(repository, "worktree", "add", "-b", "side", str(tree))
     git(tree, "commit", "--allow-empty", "-m", "second")
@@ -155,7 +155,7 @@ def test_worktrees_and_submodules_have_heads_of_their_own(repository: Path, tmp_
     assert read_head(outer / "inner") == Head(head_of(repository), "trunk", str(repository))
 
 
-def test_before_the_first_commit_and_outside_there_is_none(tmp_path: Path) -> None:
+def test_no_head_before_the_first_commit_or_outside_a_repository(tmp_path: Path) -> None:
     assert read_head(tmp_path) is None
     (tmp_path / ".git").mkdir()
     assert read_head(tmp_path) is None
@@ -164,7 +164,7 @@ def test_before_the_first_commit_and_outside_there_is_none(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("fails_by", ["exit 128", "exec sleep 60"])
-def test_a_git_that_does_not_answer_leaves_the_commit_known(
+def test_commit_is_known_when_git_does_not_respond(
     fails_by: str,
     repository: Path,
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""How the machine fares is measured for a run, under the names that people know."""
+"""System metrics of a run, under MLflow's names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALWAYS = {
 
 
 class Kept:
-    """Keeps what is logged."""
+    """A run that records what is logged."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []
@@ -35,7 +35,7 @@ class Kept:
             self.enough.set()
 
 
-def test_this_machine_is_measured_step_by_step() -> None:
+def test_machine_is_measured_at_consecutive_steps() -> None:
     kept = Kept()
     metrics = SystemMetrics(kept, Machine(), interval=0.01)
     assert kept.enough.wait(scaled(20))

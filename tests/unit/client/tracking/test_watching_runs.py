@@ -1,4 +1,4 @@
-"""A watch of runs gives each event once, in order, across broken streams, and says what stood when it began."""
+"""Watches of runs: each event once, in order, across broken streams, and the initial state."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RUN = "a" * 32
 
 
 class Scripted(Service):
-    """Plays one script a stream, the last one again and again; keeps the requests."""
+    """A tracking service that runs one script per stream, repeats the last one, and records the requests."""
 
     def __init__(self, *scripts: Script) -> None:
         self.scripts = scripts
@@ -37,24 +37,24 @@ class Scripted(Service):
 
 
 def snapshot(position: int, *run_ids: str) -> v1.WatchRunsResponse:
-    """A snapshot, or at position 0 a part of one that more follows of."""
+    """Return a snapshot, or at position 0 a part of one that continues."""
     runs = [v1.Run(run_id=run_id) for run_id in run_ids]
     return v1.WatchRunsResponse(snapshot=v1.RunSnapshot(runs=runs, continues=position == 0), position=position)
 
 
 def step(*positions: int) -> v1.WatchRunsResponse:
-    """The events of one append."""
+    """Return the events of one append."""
     changes = [v1.RunChange(run_id=RUN, position=one, resumed=v1.RunResumed()) for one in positions]
     return v1.WatchRunsResponse(changes=v1.RunChanges(changes=changes), position=positions[-1])
 
 
 def bookmark(position: int) -> v1.WatchRunsResponse:
-    """Nothing new."""
+    """Return a step without events."""
     return v1.WatchRunsResponse(bookmark=v1.Bookmark(), position=position)
 
 
 def broken(*steps: v1.WatchRunsResponse) -> Script:
-    """Steps, then the stream breaks."""
+    """Send steps, then break the stream."""
 
     def play(context: Any) -> Iterator[v1.WatchRunsResponse]:
         yield from steps
@@ -64,7 +64,7 @@ def broken(*steps: v1.WatchRunsResponse) -> Script:
 
 
 def lasting(*steps: v1.WatchRunsResponse) -> Script:
-    """Steps, then nothing more until the caller leaves."""
+    """Send steps, then nothing until the caller leaves."""
 
     def play(context: Any) -> Iterator[v1.WatchRunsResponse]:
         yield from steps
@@ -76,11 +76,11 @@ def lasting(*steps: v1.WatchRunsResponse) -> Script:
 
 
 def to(serve: Serve, service: Scripted) -> Client:
-    """A connection to the service."""
+    """Return a client of the service."""
     return serve(service, v1.add_TrackingServiceServicer_to_server)
 
 
-def test_a_snapshot_in_parts_is_begun_anew_when_it_broke(serve: Serve) -> None:
+def test_broken_snapshot_in_parts_restarts(serve: Serve) -> None:
     service = Scripted(broken(snapshot(0, "gone")), lasting(snapshot(0, "a", "b"), snapshot(5, "c"), step(7)))
     with to(serve, service).runs.watch(experiment="e") as watch:
         assert [run.run_id for run in watch.runs] == ["a", "b", "c"]
@@ -91,10 +91,10 @@ def test_a_snapshot_in_parts_is_begun_anew_when_it_broke(serve: Serve) -> None:
     assert not any(request.HasField("from_position") for request in service.requests)
 
 
-def test_an_append_is_given_whole_before_the_position_moves(serve: Serve) -> None:
+def test_position_advances_after_the_whole_append(serve: Serve) -> None:
     service = Scripted(
         broken(snapshot(5, RUN), step(7, 8), bookmark(11)),
-        broken(step(10, 11)),  # again what was given already
+        broken(step(10, 11)),  # a duplicate
         lasting(step(12, 13)),
     )
     client = to(serve, service)
@@ -106,7 +106,7 @@ def test_an_append_is_given_whole_before_the_position_moves(serve: Serve) -> Non
     assert client.positions == {"tracking": 13}
 
 
-def test_from_a_position_there_is_no_snapshot(serve: Serve) -> None:
+def test_watch_from_a_position_has_no_snapshot(serve: Serve) -> None:
     service = Scripted(lasting(step(3)))
     with to(serve, service).runs.watch(RUN, from_position=0) as watch:
         assert watch.runs == ()
@@ -114,7 +114,7 @@ def test_from_a_position_there_is_no_snapshot(serve: Serve) -> None:
     assert service.requests[0].HasField("from_position")
 
 
-def test_one_run_or_one_experiment(serve: Serve) -> None:
+def test_watch_takes_either_a_run_or_an_experiment(serve: Serve) -> None:
     client = to(serve, Scripted(lasting()))
     for chosen in ({}, {"run": RUN, "experiment": "e"}):
         with pytest.raises(InvalidRequest) as refused:

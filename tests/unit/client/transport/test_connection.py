@@ -23,7 +23,7 @@ from tests.unit.client.conftest import Serve, Service
 
 
 class Shaky(Service):
-    """Is out of reach for the first calls, then answers; keeps what it was sent."""
+    """A registry that is unreachable for the first calls, and records requests."""
 
     def __init__(self, failures: int = 0) -> None:
         self.failures = failures
@@ -43,7 +43,7 @@ class Shaky(Service):
         return v1.GetModelResponse()
 
 
-def test_the_same_request_is_sent_until_it_is_answered(serve: Serve) -> None:
+def test_request_is_retried_with_the_same_id(serve: Serve) -> None:
     shaky = Shaky(failures=2)
     client = serve(shaky, v1.add_RegistryServiceServicer_to_server)
     assert client.aliases.move("m@champion", 1, expected_revision=0).version == 1
@@ -53,7 +53,7 @@ def test_the_same_request_is_sent_until_it_is_answered(serve: Serve) -> None:
     assert shaky.requests[0].HasField("expected_revision")
 
 
-def test_reads_ask_for_what_was_seen(serve: Serve) -> None:
+def test_reads_send_the_seen_positions(serve: Serve) -> None:
     shaky = Shaky()
     client = serve(shaky, v1.add_RegistryServiceServicer_to_server)
     for version in (2, 1):
@@ -74,7 +74,7 @@ def test_a_call_ends_at_its_deadline(serve: Serve) -> None:
     assert late.value.reason == "DEADLINE_EXCEEDED"
 
 
-def test_giving_up_takes_no_longer_than_the_deadline() -> None:
+def test_retries_end_at_the_deadline() -> None:
     seconds: list[float] = []
 
     def ask(remaining: float | None) -> v1.GetModelResponse:
@@ -85,10 +85,10 @@ def test_giving_up_takes_no_longer_than_the_deadline() -> None:
     with Client("127.0.0.1:1", timeout=0.5) as nobody, pytest.raises(Unavailable):
         nobody.connection.retry(ask)
     assert 0 < seconds[0] <= 0.5
-    assert seconds == sorted(seconds, reverse=True)  # each attempt has what is left
+    assert seconds == sorted(seconds, reverse=True)  # each attempt has the remaining time
 
 
-def test_pauses_grow_and_stay_below_the_longest() -> None:
+def test_pauses_grow_up_to_the_maximum() -> None:
     backoff = Backoff(first=0.01, max_pause=0.05)
     pauses = [backoff.next_pause() for _ in range(200)]
     assert all(pause is not None and 0 <= pause <= 0.05 for pause in pauses)
@@ -117,19 +117,19 @@ def test_the_default_connection_comes_from_the_environment(monkeypatch: pytest.M
         ({"address": "x"}, "INVALID_ADDRESS"),
     ],
 )
-def test_wrong_options_are_refused(options: dict[str, Any], reason: str) -> None:
+def test_invalid_options_are_rejected(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         Client(**options)
     assert refused.value.reason == reason
 
 
-def test_a_service_without_an_address_is_refused() -> None:
+def test_service_missing_from_the_address_is_rejected() -> None:
     with Client("registry=127.0.0.1:1") as client, pytest.raises(InvalidRequest) as refused:
         client.experiments.list()
     assert refused.value.reason == "SERVICE_UNKNOWN"
 
 
-def test_every_name_of_the_package_is_there() -> None:
+def test_every_public_name_can_be_imported() -> None:
     names = set(dir(rf))
     assert {"start_run", "watch", "Conflict", "v1"} <= names
     assert all(getattr(rf, name) is not None for name in names - {"__cached__"})
@@ -143,7 +143,7 @@ FOR_EVER = 36_000.0
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{}", "localhost:{}", "tracking=127.0.0.1:{0},registry=127.0.0.1:{0}"])
-def test_a_command_does_not_wait_for_an_address_where_nothing_listens(address: str) -> None:
+def test_call_fails_fast_if_nothing_listens(address: str) -> None:
     port = free_port()
     with Client(address.format(port), timeout=FOR_EVER) as nobody:
         for _ in range(2):
@@ -158,12 +158,12 @@ def test_a_command_does_not_wait_for_an_address_where_nothing_listens(address: s
             list(nobody.connection.stream(nobody.connection.tracking.GetMetricHistory, v1.GetMetricHistoryRequest()))
 
 
-def test_a_command_does_not_wait_for_a_host_that_is_not_known() -> None:
+def test_call_fails_fast_for_an_unknown_host() -> None:
     with Client("no-such-host.invalid:50051", timeout=FOR_EVER) as nobody, pytest.raises(Unavailable):
         nobody.models.get("m")
 
 
-def test_a_command_waits_for_a_service_that_has_answered_before(serve: Serve) -> None:
+def test_call_waits_for_a_service_that_has_answered_before(serve: Serve) -> None:
     client = serve(Shaky(), v1.add_RegistryServiceServicer_to_server)
     client.aliases.move("m@champion", 1)
     with Client(f"127.0.0.1:{free_port()}", timeout=FOR_EVER) as restarting:
@@ -173,7 +173,7 @@ def test_a_command_waits_for_a_service_that_has_answered_before(serve: Serve) ->
         def attempt(seconds: float | None) -> v1.Model:
             attempts.append(seconds)
             if len(attempts) == 12:
-                # It is back; a pause of up to a second was made before each attempt.
+                # The service is back; there was a pause of up to a second before each attempt.
                 return v1.Model(name="m")
             return restarting.connection.registry.GetModel(v1.GetModelRequest(name="m"), timeout=seconds).model
 
@@ -191,11 +191,11 @@ def test_a_command_waits_for_a_service_that_has_answered_before(serve: Serve) ->
         *((host, False) for host in ("[2001:db8::1]", "[::ffff:10.0.0.1]", "127.0.0.1.example.com")),
     ],
 )
-def test_addresses_of_this_machine_are_known_however_they_are_written(host: str, expected: bool) -> None:
+def test_loopback_addresses_are_recognized_in_any_spelling(host: str, expected: bool) -> None:
     assert is_loopback(f"{host}:50051") is expected
 
 
-def test_who_does_not_know_whether_a_command_was_done_has_its_request_id(serve: Serve) -> None:
+def test_error_with_unknown_outcome_has_the_request_id(serve: Serve) -> None:
     shaky = Shaky(failures=1_000)
     client = serve(shaky, v1.add_RegistryServiceServicer_to_server, timeout=0.3)
     with pytest.raises(Unavailable) as unknown:
@@ -207,7 +207,7 @@ def test_who_does_not_know_whether_a_command_was_done_has_its_request_id(serve: 
     assert shaky.requests[-1] == shaky.requests[0]
 
 
-def test_what_changes_nothing_has_no_request_id(serve: Serve) -> None:
+def test_error_of_a_read_has_no_request_id(serve: Serve) -> None:
     client = serve(Shaky(), v1.add_RegistryServiceServicer_to_server, timeout=0.2)
     with pytest.raises(Unavailable) as late:
         client.models.get("m")

@@ -1,4 +1,4 @@
-"""What a connection makes of epochs: which one it sends, and when its caller learns of another."""
+"""Epochs in a connection: which one it sends, and when the caller learns of a change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.unit.client.conftest import Serve, Service
 
 
 class Log(Service):
-    """A registry in an epoch; it refuses positions and revisions of others, as the edge and the rules do."""
+    """A registry in an epoch, which rejects positions and revisions of other epochs."""
 
     def __init__(self) -> None:
         self.epoch = 1
@@ -43,7 +43,7 @@ class Log(Service):
         context.abort(grpc.StatusCode.ABORTED, status.message)
 
 
-def test_positions_of_an_ended_epoch_are_forgotten_and_the_call_repeated(serve: Serve) -> None:
+def test_positions_of_an_ended_epoch_are_dropped_and_the_call_repeated(serve: Serve) -> None:
     log = Log()
     client = serve(log, v1.add_RegistryServiceServicer_to_server)
     client.aliases.move("m@a", 1)
@@ -54,12 +54,12 @@ def test_positions_of_an_ended_epoch_are_forgotten_and_the_call_repeated(serve: 
     assert [header for header, _ in log.sent] == ["", "registry=41", "", "registry=21@7"]
 
 
-def test_a_revision_of_an_ended_epoch_is_refused_once_and_its_caller_knows(serve: Serve) -> None:
+def test_revision_of_an_ended_epoch_is_rejected_once(serve: Serve) -> None:
     log = Log()
     client = serve(log, v1.add_RegistryServiceServicer_to_server)
     client.aliases.move("m@a", 1)
     log.epoch = 7
-    client.aliases.move("m@a", 2)  # the connection notices, its caller may not have
+    client.aliases.move("m@a", 2)  # the connection notices the epoch, the caller may not
     with pytest.raises(Conflict) as caught:
         client.aliases.move("m@a", 1, expected_revision=41)
     assert caught.value.reason == "LOG_EPOCH_CHANGED"
@@ -67,11 +67,11 @@ def test_a_revision_of_an_ended_epoch_is_refused_once_and_its_caller_knows(serve
     assert log.sent[-1][1] == 7
 
 
-def test_a_connection_that_began_in_an_epoch_sends_it(serve: Serve) -> None:
+def test_connection_sends_the_epoch_it_started_in(serve: Serve) -> None:
     log = Log()
     log.epoch = 7
     client = serve(log, v1.add_RegistryServiceServicer_to_server)
-    with pytest.raises(Conflict):  # it has read nothing: nobody knows which epoch this is of
+    with pytest.raises(Conflict):  # it has read nothing: the revision's epoch is unknown
         client.aliases.move("m@a", 1, expected_revision=41)
     client.aliases.move("m@a", 1, expected_revision=41, epoch=7)
     fresh = serve(log, v1.add_RegistryServiceServicer_to_server)
@@ -79,7 +79,7 @@ def test_a_connection_that_began_in_an_epoch_sends_it(serve: Serve) -> None:
     fresh.aliases.move("m@a", 1, expected_revision=42)
 
 
-def test_what_the_callers_revisions_are_of_stays_until_it_is_told() -> None:
+def test_callers_epoch_changes_only_after_it_is_reported() -> None:
     epochs = Epochs()
     assert not epochs.note("registry", 0)
     assert epochs.note("registry", 7)
@@ -91,7 +91,7 @@ def test_what_the_callers_revisions_are_of_stays_until_it_is_told() -> None:
     assert "tracking" not in epochs.read_in
 
 
-def test_epochs_in_trailers() -> None:
+def test_epochs_are_read_from_trailers() -> None:
     assert dict(epochs_in([("rollforward-epoch", "registry=7,tracking=8"), ("other", "a=1")])) == {
         "registry": 7,
         "tracking": 8,

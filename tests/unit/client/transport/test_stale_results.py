@@ -1,4 +1,4 @@
-"""Results from rows that do not follow their log: the SDK warns, once until they do follow it."""
+"""Results from rows that do not follow their log: the SDK warns once, until they follow it again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WHY = "projection registry is behind: at position 3, the log was at 4"
 
 
 class Rows(Service):
-    """A service whose rows may be stuck."""
+    """A service whose rows may not follow their log."""
 
     def __init__(self) -> None:
         self.stuck = True
@@ -35,7 +35,7 @@ class Rows(Service):
 
 
 def warned(client: rf.Client, reads: int = 1) -> list[str]:
-    """List models so many times, and return the warnings about it."""
+    """List models several times, and return the warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(reads):
@@ -61,7 +61,7 @@ def test_a_stream_from_stuck_rows_warns(serve: Serve) -> None:
     assert len(caught) == 1
 
 
-def test_a_warning_that_is_an_error_does_not_fail_the_call(serve: Serve) -> None:
+def test_warning_turned_into_an_error_does_not_fail_the_call(serve: Serve) -> None:
     client = serve(Rows(), v1.add_RegistryServiceServicer_to_server)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
