@@ -78,7 +78,7 @@ def checked_name(name: str, field: str) -> str:
 
 def is_prose(text: str) -> bool:
     """Return whether a text, of any number of lines, has no control characters except tabs and line ends."""
-    return not any(unicodedata.category(one) in {"Cc", "Cs"} and one not in "\n\r\t" for one in text)
+    return not any(unicodedata.category(character) in {"Cc", "Cs"} and character not in "\n\r\t" for character in text)
 
 
 def checked_description(text: str) -> str:

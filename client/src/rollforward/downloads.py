@@ -149,11 +149,11 @@ def _cached(
 def _fill(entry: Path, manifest: v1.Manifest, connection: Connection, progress: Progress | None) -> None:
     entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with staging_directory(manifest_digest(manifest), entry) as scratch:
-        made = scratch / "entry"
-        receive_tree(manifest, made / "files", connection, progress)
-        (made / "manifest.json").write_bytes(canonical(manifest))
+        unpublished = scratch / "entry"
+        receive_tree(manifest, unpublished / "files", connection, progress)
+        (unpublished / "manifest.json").write_bytes(canonical(manifest))
         try:
-            made.rename(entry)
+            unpublished.rename(entry)
         except OSError:
             # Another process was first, with the same files.
             if not _is_whole(entry, manifest_digest(manifest)):
@@ -173,10 +173,10 @@ def _is_whole(entry: Path, digest: str) -> bool:
 
 
 def _cache() -> Path:
-    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
     # The XDG specification says to ignore a relative path.
-    if chosen.is_absolute():
-        return chosen / "rollforward"
+    if configured.is_absolute():
+        return configured / "rollforward"
     try:
         return Path.home() / ".cache" / "rollforward"
     except RuntimeError as error:

@@ -50,9 +50,9 @@ class RollforwardError(Exception):
 
     def _detail(self, kind: type[_M]) -> _M | None:
         for packed in self.details:
-            found = kind()
-            if packed.Unpack(found):
-                return found
+            detail = kind()
+            if packed.Unpack(detail):
+                return detail
         return None
 
 

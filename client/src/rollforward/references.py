@@ -160,8 +160,8 @@ def version_number(model: str, version: VersionLike) -> int:
         if version.model != model:
             raise _invalid_version(model, f"got a version of {version.model!r}")
         return version.version
-    found = _VERSION.fullmatch(version) if isinstance(version, str) else None
-    number = int(found[1]) if found else version
+    match = _VERSION.fullmatch(version) if isinstance(version, str) else None
+    number = int(match[1]) if match else version
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= UINT32_MAX:
         raise _invalid_version(model, f"expected a whole number >= 1, such as 3 or 'v3', got {version!r}")
     return number
@@ -222,10 +222,10 @@ def parse_time(text: str) -> Timestamp:
     Raises:
         InvalidRequest: INVALID_TIME.
     """
-    found = _TIME.fullmatch(text)
-    if found is None:
+    match = _TIME.fullmatch(text)
+    if match is None:
         raise _invalid_time(text)
-    date, clock, fraction, offset = found.groups()
+    date, clock, fraction, offset = match.groups()
     try:
         moment = datetime.fromisoformat(f"{date}T{clock}{offset.upper()}")
     except ValueError as error:

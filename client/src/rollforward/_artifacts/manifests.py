@@ -132,14 +132,14 @@ def _walk(directory: Path, root: Path, above: tuple[Path, ...], prefix: str = ""
     with os.scandir(directory) as listing:
         entries = list(listing)
     for entry in entries:
-        found = Path(entry.path)
-        if entry.is_symlink() and not _resolve(found).is_relative_to(root):
-            message = f"symbolic link leads out of the directory: {str(found)!r}. Remove it, or copy its target"
-            raise InvalidRequest("SYMLINK_ESCAPES", message, {"path": str(found)})
+        child = Path(entry.path)
+        if entry.is_symlink() and not _resolve(child).is_relative_to(root):
+            message = f"symbolic link leads out of the directory: {str(child)!r}. Remove it, or copy its target"
+            raise InvalidRequest("SYMLINK_ESCAPES", message, {"path": str(child)})
         if entry.is_dir():
-            yield from _walk(found, root, (*above, here), f"{prefix}{entry.name}/")
+            yield from _walk(child, root, (*above, here), f"{prefix}{entry.name}/")
         else:
-            yield f"{prefix}{entry.name}", _plain_file(found)
+            yield f"{prefix}{entry.name}", _plain_file(child)
 
 
 def _resolve(path: Path) -> Path:

@@ -38,6 +38,6 @@ def windows_fault(name: str) -> str:
     """Return why Windows does not accept a name as a file's; empty if it does."""
     if _DEVICE.fullmatch(name):
         return f"{name!r} is a device name"
-    if found := _SPECIAL.search(name):
-        return f"{name!r} contains {found[0]!r}"
+    if special := _SPECIAL.search(name):
+        return f"{name!r} contains {special[0]!r}"
     return f"{name!r} ends with a dot or a space, which Windows drops" if name[-1:] in {".", " "} else ""

@@ -218,11 +218,11 @@ def _create_files(paths: Sequence[Path]) -> None:
     files: set[tuple[int, int]] = set()
     for path in paths:
         with path.open("ab") as file:
-            found = os.fstat(file.fileno())
+            status = os.fstat(file.fileno())
         # A file system that ignores case would write one file over another.
-        if (found.st_dev, found.st_ino) in files:
+        if (status.st_dev, status.st_ino) in files:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-        files.add((found.st_dev, found.st_ino))
+        files.add((status.st_dev, status.st_ino))
 
 
 class _BlobDownload:

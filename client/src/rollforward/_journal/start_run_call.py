@@ -64,13 +64,13 @@ def experiment_id(
     """
     by_name = v1.GetExperimentRequest(name=name)
     try:
-        found = connection.call(
+        response = connection.call(
             connection.tracking.GetExperiment, by_name, timeout=timeout, connect_timeout=connect_timeout
         )
     except NotFound:
         pass
     else:
-        return found.experiment.experiment_id
+        return response.experiment.experiment_id
     creation = v1.CreateExperimentRequest(name=name, request_id=request_id)
     try:
         return connection.call(connection.tracking.CreateExperiment, creation, timeout=timeout).experiment_id

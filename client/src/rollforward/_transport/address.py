@@ -76,8 +76,8 @@ def _short_address(host: str) -> IPv4Address | None:
 
 def _endpoint(text: str, address: str) -> str:
     endpoint = text.strip()
-    found = _ENDPOINT.fullmatch(endpoint)
-    if found is None or not 0 < int(found[1]) < 65536:
+    match = _ENDPOINT.fullmatch(endpoint)
+    if match is None or not 0 < int(match[1]) < 65536:
         raise _invalid(address, f"expected HOST:PORT, got {text!r}")
     return endpoint
 

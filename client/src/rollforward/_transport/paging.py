@@ -24,8 +24,8 @@ def collect(fetch: Callable[[int, str], tuple[Iterable[_T], str]], limit: int | 
     token = ""
     while limit is None or len(items) < limit:
         size = page if limit is None else min(page, limit - len(items))
-        found, token = fetch(size, token)
-        items.extend(found)
+        page_items, token = fetch(size, token)
+        items.extend(page_items)
         if not token:
             break
     return items

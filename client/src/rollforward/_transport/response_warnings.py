@@ -26,14 +26,14 @@ def warn(text: str) -> None:
 
 def warn_new_aliases(created: Iterable[v1.NewAlias]) -> None:
     """Warn about new aliases with names similar to others."""
-    for one in created:
-        if one.near:
-            warn(f"{one.model}@{one.alias} was not set before. Did you mean {near_names(one.near)}?")
+    for new in created:
+        if new.near:
+            warn(f"{new.model}@{new.alias} was not set before. Did you mean {near_names(new.near)}?")
 
 
 def near_names(near: Sequence[v1.NearAlias]) -> str:
     """Return names as text, such as ``@champion (v2, protected by policy prod) or @challenger (v1)``."""
-    return " or ".join(f"@{one.alias}{_details(one)}" for one in near)
+    return " or ".join(f"@{alias.alias}{_details(alias)}" for alias in near)
 
 
 def _details(near: v1.NearAlias) -> str:

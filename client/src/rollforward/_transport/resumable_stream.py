@@ -153,7 +153,7 @@ class ResumableStream(ABC, Generic[_Step, _Change]):
             return
         seen = self._reached or 0
         self._given = max(self._given, seen)
-        self._changes.extend(one for one in self._changes_of(step) if one[0] > seen)
+        self._changes.extend(change for change in self._changes_of(step) if change[0] > seen)
         self._reached = max(seen, step.position)
         self._connection.note_epoch(self._log, step.epoch)
         self._connection.note_position(self._log, step.position)

@@ -45,24 +45,24 @@ def logged_model_id(text: str) -> str:
     bare = text.removeprefix("m-")
     if not _PREFIX.fullmatch(bare):
         return text
-    found = rf.search_logged_models(filter=f"model_id LIKE 'm-{bare}%'", lifecycle="all", limit=_CANDIDATES + 1)
-    return _unique(text, found, lambda model: model.model_id) or text
+    models = rf.search_logged_models(filter=f"model_id LIKE 'm-{bare}%'", lifecycle="all", limit=_CANDIDATES + 1)
+    return _unique(text, models, lambda model: model.model_id) or text
 
 
 def webhook_id(text: str) -> str:
     """Return the id of the webhook with an id, or a unique prefix of an id."""
     if not _PREFIX.fullmatch(text):
         return text
-    found = [hook for hook in rf.list_webhooks() if hook.webhook_id.startswith(text)]
-    return _unique(text, found, lambda hook: hook.webhook_id) or text
+    webhooks = [hook for hook in rf.list_webhooks() if hook.webhook_id.startswith(text)]
+    return _unique(text, webhooks, lambda hook: hook.webhook_id) or text
 
 
 def schedule_id(model: str, text: str) -> str:
     """Return the id of a model's schedule with an id, or a unique prefix of an id."""
     if not _PREFIX.fullmatch(text):
         return text
-    found = [one for one in rf.list_schedules(model) if one.schedule_id.startswith(text)]
-    return _unique(text, found, lambda one: one.schedule_id) or text
+    schedules = [schedule for schedule in rf.list_schedules(model) if schedule.schedule_id.startswith(text)]
+    return _unique(text, schedules, lambda schedule: schedule.schedule_id) or text
 
 
 def experiment_named(text: str) -> v1.Experiment:
@@ -91,8 +91,8 @@ def experiment_names(experiment_ids: Sequence[str]) -> dict[str, str]:
     return {experiment.experiment_id: experiment.name for experiment in experiments}
 
 
-def _unique(text: str, found: Sequence[_T], id_of: Callable[[_T], str]) -> str | None:
-    ids = [id_of(one) for one in found]
+def _unique(text: str, candidates: Sequence[_T], id_of: Callable[[_T], str]) -> str | None:
+    ids = [id_of(candidate) for candidate in candidates]
     if len(ids) > 1:
         shown = ", ".join(ids[:_CANDIDATES])
         raise rf.InvalidRequest(

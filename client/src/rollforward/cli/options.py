@@ -151,10 +151,10 @@ def read_version(text: str) -> int:
     Raises:
         ValueError: See the message.
     """
-    found = _VERSION.fullmatch(text)
-    if found is None:
+    match = _VERSION.fullmatch(text)
+    if match is None:
         raise ValueError(f"invalid version {text!r}: expected a number such as 3 or v3")
-    return int(found[1])
+    return int(match[1])
 
 
 def _version_number(_hint: type, tokens: Sequence[Token]) -> int:

@@ -12,7 +12,7 @@ _NAMES: Final = frozenset({"up", "start", "serve", "demo", "backup", "restore"})
 def __getattr__(name: str) -> Any:
     if name not in _NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = entry_points(group=GROUP, name=name)
-    if not found:
+    commands = entry_points(group=GROUP, name=name)
+    if not commands:
         raise UsageError(f"`rollforward {name}` requires the server: pip install 'rollforward-server[sklearn]'")
-    return next(iter(found)).load()
+    return next(iter(commands)).load()

@@ -21,16 +21,16 @@ def near_names(error: RollforwardError) -> list[str]:
     if error.reason not in _LOOKUPS:
         return []
     key, lookup = _LOOKUPS[error.reason]
-    wanted = error.metadata.get(key, "")
-    if not wanted:
+    missing = error.metadata.get(key, "")
+    if not missing:
         return []
     try:
         names = list(lookup(error.metadata))
     except RollforwardError:
         # The original error is reported anyway, without suggestions.
         return []
-    folded = {name.casefold(): name for name in names if name != wanted}
-    near = difflib.get_close_matches(wanted.casefold(), folded, _SUGGESTIONS, _CUTOFF)
+    folded = {name.casefold(): name for name in names if name != missing}
+    near = difflib.get_close_matches(missing.casefold(), folded, _SUGGESTIONS, _CUTOFF)
     return [repr(folded[name]) for name in near]
 
 

@@ -22,18 +22,18 @@ class Deployments(Resource):
             Unavailable: No result within the timeout.
         """
         request = v1.ListDeploymentsRequest(model=model, include_stopped=include_stopped)
-        found: list[v1.Deployment] = []
-        while not found or request.page_token:
+        merged: list[v1.Deployment] = []
+        while not merged or request.page_token:
             page = self._connection.call(self._connection.serving.ListDeployments, request)
             for deployment in page.deployments:
-                if found and found[-1].desired.target == deployment.desired.target:
-                    found[-1].pods.extend(deployment.pods)
+                if merged and merged[-1].desired.target == deployment.desired.target:
+                    merged[-1].pods.extend(deployment.pods)
                 else:
-                    found.append(deployment)
+                    merged.append(deployment)
             request.page_token = page.next_page_token
             if not request.page_token:
                 break
-        return found
+        return merged
 
 
 deployments = default_client_function("deployments", Deployments, Deployments.list)

@@ -83,12 +83,12 @@ class Differences(Resource):
         """
         first, second = (Assignments(self._connection).resolve_all(model, point) for point in (before, after))
         before_by_name, after_by_name = _by_name(first), _by_name(second)
-        found = tuple(
+        differences = tuple(
             AssignmentDifference(*name, before_by_name.get(name), after_by_name.get(name))
             for name in sorted(before_by_name.keys() | after_by_name.keys())
             if _version_of(before_by_name.get(name)) != _version_of(after_by_name.get(name))
         )
-        return AliasesDifference(first, second, found)
+        return AliasesDifference(first, second, differences)
 
     def versions(self, model: str, before: int, after: int) -> VersionsDifference:
         """Compare two versions of a model: files, size, tags, and their runs' parameters and metrics.
@@ -104,9 +104,12 @@ class Differences(Resource):
         """
         return [
             MoveDifference(
-                one, _diff(self._connection, _name_now(self._connection, one.model), one.from_version, one.to_version)
+                change,
+                _diff(
+                    self._connection, _name_now(self._connection, change.model), change.from_version, change.to_version
+                ),
             )
-            for one in AliasHistory(self._connection).changes_at(revision)
+            for change in AliasHistory(self._connection).changes_at(revision)
         ]
 
 
@@ -123,13 +126,13 @@ def _diff(connection: Connection, model: str, before: int, after: int) -> Versio
     versions = [Versions(connection).get(model, number) if number else None for number in (before, after)]
     fields = [{} if version is None else dict(_fields_of(connection, version)) for version in versions]
     keys = sorted(fields[0].keys() | fields[1].keys(), key=lambda key: (_KINDS.index(key[0]), key[1]))
-    found = tuple(
+    differences = tuple(
         Difference(*key, fields[0].get(key), fields[1].get(key))
         for key in keys
         # Compared by repr, because NaN is not equal to itself.
         if repr(fields[0].get(key)) != repr(fields[1].get(key))
     )
-    return VersionsDifference(versions[0], versions[1], found)
+    return VersionsDifference(versions[0], versions[1], differences)
 
 
 _KINDS = ("digest", "size", "run", "param", "metric", "tag", "file")

@@ -132,11 +132,11 @@ class AliasHistory(Assignments):
         request = v1.ListAliasHistoryRequest(
             since=_time_of(self._connection, revision - 1), until=_time_after(self._connection, revision)
         )
-        found = [change for change in _changes(self._connection, request, None) if change.revision == revision]
-        if not found:
+        changes = [change for change in _changes(self._connection, request, None) if change.revision == revision]
+        if not changes:
             message = f"no alias changed at revision {revision}"
             raise NotFound("CHANGE_NOT_FOUND", message, {"revision": str(revision)})
-        return found[::-1]
+        return changes[::-1]
 
 
 def alias_cause(name: str) -> v1.AliasCause.ValueType:

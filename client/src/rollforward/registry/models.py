@@ -163,11 +163,11 @@ class Models(Labels):
 def _complete(connection: Connection, model: v1.Model) -> v1.Model:
     """Add the aliases that did not fit into the response."""
     if model.more_aliases:
-        found = Assignments(connection).resolve_all(model.name).aliases
-        for alias in found:
+        aliases = Assignments(connection).resolve_all(model.name).aliases
+        for alias in aliases:
             alias.ClearField("reason")  # as in the aliases of a response
         del model.aliases[:]
-        model.aliases.extend(found)
+        model.aliases.extend(aliases)
         model.more_aliases = False
     return model
 

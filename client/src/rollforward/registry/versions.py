@@ -229,8 +229,8 @@ class Versions(Resource):
 def _complete(connection: Connection, version: v1.Version) -> v1.Version:
     """Add the aliases that did not fit into the response."""
     if version.more_aliases:
-        found = Assignments(connection).resolve_all(version.model).aliases
-        version.aliases[:] = [alias.alias for alias in found if alias.version == version.version]
+        aliases = Assignments(connection).resolve_all(version.model).aliases
+        version.aliases[:] = [alias.alias for alias in aliases if alias.version == version.version]
         version.more_aliases = False
     return version
 

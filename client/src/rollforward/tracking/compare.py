@@ -86,7 +86,7 @@ _ALWAYS: Final = frozenset({"name", "status", "started_at", "duration_seconds"})
 
 
 def _attributes(run: v1.Run) -> dict[str, str]:
-    found = {
+    attributes = {
         "name": run.name,
         "status": v1.RunStatus.Name(run.status).removeprefix("RUN_STATUS_").lower(),
         "started_at": run.start_time.ToJsonString() if run.HasField("start_time") else "",
@@ -97,7 +97,7 @@ def _attributes(run: v1.Run) -> dict[str, str]:
         "entry_point": run.source.entry_point,
         "git_commit": run.source.git_commit,
     }
-    return {key: value for key, value in found.items() if value}
+    return {key: value for key, value in attributes.items() if value}
 
 
 def _duration(run: v1.Run) -> str:
@@ -119,8 +119,8 @@ def _fetch(connection: Connection, ids: Sequence[str]) -> dict[str, v1.Run]:
     known: dict[str, v1.Run] = {}
     for start in range(0, len(ids), _IDS_PER_QUESTION):
         named = ", ".join(f"'{run_id}'" for run_id in ids[start : start + _IDS_PER_QUESTION])
-        found = StoredRuns(connection).search(filter=f"attributes.run_id IN ({named})", lifecycle="all")
-        known.update((run.run_id, run) for run in found)
+        runs = StoredRuns(connection).search(filter=f"attributes.run_id IN ({named})", lifecycle="all")
+        known.update((run.run_id, run) for run in runs)
     for run_id in ids:
         if run_id not in known:
             raise NotFound("RUN_NOT_FOUND", f"run not found: {run_id}", {"run_id": run_id})

@@ -218,11 +218,11 @@ def lifecycle_of(lifecycle: Lifecycle) -> v1.Lifecycle.ValueType:
     Raises:
         InvalidRequest: INVALID_LIFECYCLE.
     """
-    found = LIFECYCLES.get(lifecycle)
-    if found is None:
+    value = LIFECYCLES.get(lifecycle)
+    if value is None:
         message = f"invalid lifecycle {lifecycle!r}: expected one of {', '.join(LIFECYCLES)}"
         raise InvalidRequest("INVALID_LIFECYCLE", message)
-    return found
+    return value
 
 
 create_experiment = default_client_function("create_experiment", Experiments, Experiments.create)

@@ -142,14 +142,14 @@ class Metrics(Resource):
         return self._connection.retry(attempt)
 
 
-def _columns(one: v1.GetMetricIntervalsResponse) -> MetricIntervals:
-    numbers = _column(_UINT32, one.numbers)
-    counts = _column("Q", one.counts)
-    least, greatest, mean = (_column("d", column) for column in (one.min, one.max, one.mean))
+def _columns(response: v1.GetMetricIntervalsResponse) -> MetricIntervals:
+    numbers = _column(_UINT32, response.numbers)
+    counts = _column("Q", response.counts)
+    least, greatest, mean = (_column("d", column) for column in (response.min, response.max, response.mean))
     if {len(column) for column in (counts, least, greatest, mean)} != {len(numbers)}:
-        message = f"invalid series {one.key!r}: its columns differ in length"
-        raise InternalError("INVALID_SERIES", message, {"key": one.key})
-    place = (one.run_id, one.key, getattr(one, "from"), one.to, one.intervals)
+        message = f"invalid series {response.key!r}: its columns differ in length"
+        raise InternalError("INVALID_SERIES", message, {"key": response.key})
+    place = (response.run_id, response.key, getattr(response, "from"), response.to, response.intervals)
     return MetricIntervals(*place, numbers, counts, least, greatest, mean)
 
 

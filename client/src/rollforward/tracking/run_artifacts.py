@@ -41,8 +41,8 @@ def find_tree(connection: Connection, run_id: str, path: str) -> RunTree:
         return RunTree(artifacts[path], None)
     manifest = _part_of_one(connection, artifacts, path) or _all_below(connection, artifacts, path)
     if not manifest.files:
-        some = ", ".join(repr(name) for name in sorted(artifacts)[:20]) or "none"
-        message = f"run {run_id} has no artifact at {path!r}; its artifacts: {some}"
+        existing = ", ".join(repr(name) for name in sorted(artifacts)[:20]) or "none"
+        message = f"run {run_id} has no artifact at {path!r}; its artifacts: {existing}"
         raise NotFound("ARTIFACT_NOT_FOUND", message, {"run_id": run_id, "path": path})
     return RunTree(manifest_digest(manifest), manifest)
 

@@ -35,17 +35,17 @@ class RunLookup(StoredRuns):
         """
         if _ID.fullmatch(text):
             return self.get(text)
-        found = _matching(f"run_id LIKE '{text}%'", "all", self._connection) if _PREFIX.fullmatch(text) else []
-        if not found and text:
+        candidates = _matching(f"run_id LIKE '{text}%'", "all", self._connection) if _PREFIX.fullmatch(text) else []
+        if not candidates and text:
             quoted = text.replace("'", "''")
-            found = _matching(f"run_name = '{quoted}'", "active", self._connection)
-        if not found:
+            candidates = _matching(f"run_name = '{quoted}'", "active", self._connection)
+        if not candidates:
             raise NotFound("RUN_NOT_FOUND", f"run not found: {text!r}", {"run_id": text})
-        if len(found) > 1:
-            ids = ", ".join(run.run_id for run in found[:_CANDIDATES])
+        if len(candidates) > 1:
+            ids = ", ".join(run.run_id for run in candidates[:_CANDIDATES])
             message = f"ambiguous run {text!r}: it matches {ids}. Use a longer prefix of an id"
             raise InvalidRequest("AMBIGUOUS_ID", message, {"candidates": ids})
-        return self.get(found[0].run_id)
+        return self.get(candidates[0].run_id)
 
 
 def _matching(condition: str, lifecycle: Lifecycle, connection: Connection) -> list[v1.Run]:

@@ -52,21 +52,21 @@ class RunWatcher(Resource):
         """
         if (run is None) == (experiment is None):
             raise InvalidRequest("INVALID_ARGUMENTS", "expected either a run or an experiment to watch")
-        wanted = v1.WatchRunsRequest(
+        query = v1.WatchRunsRequest(
             run_id="" if run is None else run_id_of(run),
             experiment_id="" if experiment is None else experiment_id_of(self._connection, experiment),
             without_metrics=not metrics,
         )
-        return RunsWatch(self._connection, wanted, revision(from_position, "from_position"), epoch)
+        return RunsWatch(self._connection, query, revision(from_position, "from_position"), epoch)
 
 
 class RunsWatch(ResumableStream[v1.WatchRunsResponse, v1.RunChange]):
     """An endless iterator over events of runs; its `position` is a `from_position`. See ResumableStream."""
 
     def __init__(
-        self, connection: Connection, wanted: v1.WatchRunsRequest, from_position: int | None, epoch: int | None = None
+        self, connection: Connection, query: v1.WatchRunsRequest, from_position: int | None, epoch: int | None = None
     ) -> None:
-        self._wanted = wanted
+        self._wanted = query
         self.runs: tuple[v1.Run, ...] = ()
         """The runs when the watch started, oldest first; empty with `from_position`."""
         super().__init__(connection, "tracking", from_position, epoch)

@@ -81,8 +81,8 @@ ANY_EVENT: Final = EventFilter()
 def list_events(*, where: EventFilter = ANY_EVENT, limit: Limit = 100, options: ReadOptions = READ_DEFAULTS) -> None:
     """List recorded events, newest first; -o json includes their data."""
     options.connect()
-    found = rf.list_events(limit=limit, **where.conditions())
-    options.show(found, lambda: _events(found))
+    events = rf.list_events(limit=limit, **where.conditions())
+    options.show(events, lambda: _events(events))
 
 
 @app.command(
@@ -136,25 +136,25 @@ def recompute(
 ) -> int:
     """Recompute every recorded gate result from its evidence; exit with 1 if one differs."""
     options.connect()
-    found = rf.check_evidence(after=after)
-    options.show(found, lambda: _wrong_results(found))
-    return EXIT_FAILURE if found.unfounded else 0
+    response = rf.check_evidence(after=after)
+    options.show(response, lambda: _wrong_results(response))
+    return EXIT_FAILURE if response.unfounded else 0
 
 
-def _wrong_results(found: v1.CheckEvidenceResponse) -> RenderableType:
-    if not found.unfounded:
-        scope = f"{found.evidence} gate results in {found.events} events, up to position {found.position}"
+def _wrong_results(response: v1.CheckEvidenceResponse) -> RenderableType:
+    if not response.unfounded:
+        scope = f"{response.evidence} gate results in {response.events} events, up to position {response.position}"
         return f"{scope}: all match their evidence"
     rows = [
         (
-            str(one.position),
-            one.type,
-            f"{one.model}@{one.alias}" if one.alias else one.model,
-            one.recorded.expression or "all of its gates",
-            verdict(one.recorded) if one.HasField("recorded") else "-",
-            verdict(one.computed) if one.HasField("computed") else "-",
+            str(result.position),
+            result.type,
+            f"{result.model}@{result.alias}" if result.alias else result.model,
+            result.recorded.expression or "all of its gates",
+            verdict(result.recorded) if result.HasField("recorded") else "-",
+            verdict(result.computed) if result.HasField("computed") else "-",
         )
-        for one in found.unfounded
+        for result in response.unfounded
     ]
     return grid(("POSITION>", "TYPE", "ABOUT", "GATE", "RECORDED", "COMPUTED"), rows)
 
@@ -199,9 +199,10 @@ def _type(event: v1.RecordedEvent) -> str:
     return f"{name} (undecodable)".strip() if event.undecodable else name
 
 
-def _events(found: Sequence[v1.RecordedEvent]) -> RenderableType:
+def _events(events: Sequence[v1.RecordedEvent]) -> RenderableType:
     rows = [
-        (one.log, str(one.position), moment(one.time), _type(one), one.stream, one.actor, one.reason) for one in found
+        (event.log, str(event.position), moment(event.time), _type(event), event.stream, event.actor, event.reason)
+        for event in events
     ]
     headers = ("LOG", "POSITION>", "TIME", "TYPE", "STREAM", "ACTOR", "REASON")
     return grid(headers, rows, empty="no events match")

@@ -32,8 +32,8 @@ def list_deployments(
 ) -> None:
     """List the aliases that pods follow, their versions, and what each pod serves."""
     options.connect()
-    found = rf.deployments(model, include_stopped=all_pods)
-    options.show(found, lambda: _deployments(found))
+    listed = rf.deployments(model, include_stopped=all_pods)
+    options.show(listed, lambda: _deployments(listed))
 
 
 def rebuild(
@@ -86,18 +86,21 @@ def status(*, options: Options = DEFAULTS) -> None:
         rollforward status -o json
     """
     options.connect()
-    found = rf.status()
-    options.show(found, lambda: _status(found))
+    response = rf.status()
+    options.show(response, lambda: _status(response))
 
 
-def _deployments(found: Sequence[v1.Deployment]) -> RenderableType:
+def _deployments(listed: Sequence[v1.Deployment]) -> RenderableType:
     rows = []
-    for one in found:
-        wanted = (f"{one.desired.target.model}@{one.desired.target.alias}", version_of(one.desired.version))
-        for pod in one.pods:
+    for deployment in listed:
+        desired = (
+            f"{deployment.desired.target.model}@{deployment.desired.target.alias}",
+            version_of(deployment.desired.version),
+        )
+        for pod in deployment.pods:
             state = enum_name(rf.v1.PodState.DESCRIPTOR, pod.state) or "-"
             served = (version_of(pod.version), str(pod.revision))
-            rows.append((*wanted, *served, state, pod.endpoint, moment(pod.updated_at), pod.error))
+            rows.append((*desired, *served, state, pod.endpoint, moment(pod.updated_at), pod.error))
     headers = ("ALIAS", "DESIRED", "SERVES", "REVISION>", "STATE", "ENDPOINT", "UPDATED", "ERROR")
     return grid(headers, rows, empty="no deployments match")
 

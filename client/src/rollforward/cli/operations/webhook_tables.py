@@ -29,18 +29,18 @@ def plain_delivery(delivery: v1.WebhookDelivery) -> dict[str, Any]:
     return {"kind": kind, **fields, **step}
 
 
-def webhooks_table(found: Sequence[v1.Webhook], *, wide: bool) -> RenderableType:
+def webhooks_table(webhooks: Sequence[v1.Webhook], *, wide: bool) -> RenderableType:
     """Return a table of endpoints."""
     rows = [
         (
-            short_id(one.webhook_id, wide=wide),
-            _state(one),
-            str(one.cursor),
-            one.settings.model,
-            one.settings.alias,
-            one.settings.url,
+            short_id(webhook.webhook_id, wide=wide),
+            _state(webhook),
+            str(webhook.cursor),
+            webhook.settings.model,
+            webhook.settings.alias,
+            webhook.settings.url,
         )
-        for one in found
+        for webhook in webhooks
     ]
     return grid(("ID", "STATE", "CURSOR>", "MODEL", "ALIAS", "URL"), rows, empty="no webhooks")
 
@@ -60,8 +60,8 @@ def webhook_details(webhook: v1.Webhook, secret: str = "") -> RenderableType:
     return pairs(shown)
 
 
-def _state(one: v1.Webhook) -> str:
-    return enum_name(rf.v1.WebhookState.DESCRIPTOR, one.state) or "-"
+def _state(webhook: v1.Webhook) -> str:
+    return enum_name(rf.v1.WebhookState.DESCRIPTOR, webhook.state) or "-"
 
 
 def test_result_table(result: v1.TestWebhookResponse) -> RenderableType:
@@ -72,40 +72,45 @@ def test_result_table(result: v1.TestWebhookResponse) -> RenderableType:
     )
 
 
-def deliveries_table(found: Sequence[v1.WebhookDelivery]) -> RenderableType:
+def deliveries_table(steps: Sequence[v1.WebhookDelivery]) -> RenderableType:
     """Return a table of the steps of an endpoint's cursor."""
     rows = [
-        (moment(one.time), one.WhichOneof("step") or "", *_step(one), one.actor, one.reason or one.parked.detail)
-        for one in found
+        (moment(step.time), step.WhichOneof("step") or "", *_step(step), step.actor, step.reason or step.parked.detail)
+        for step in steps
     ]
     headers = ("TIME", "KIND", "UP TO>", "CHANGES>", "ATTEMPTS>", "STATUS>", "ACTOR", "REASON")
     return grid(headers, rows, empty="no deliveries")
 
 
-def _step(one: v1.WebhookDelivery) -> tuple[str, str, str, str]:
-    match one.WhichOneof("step"):
+def _step(delivery: v1.WebhookDelivery) -> tuple[str, str, str, str]:
+    match delivery.WhichOneof("step"):
         case "delivered":
-            sent = one.delivered
+            sent = delivery.delivered
             return str(sent.position), str(sent.deliveries), str(sent.attempts), str(sent.status_code)
         case "parked":
-            return str(one.parked.position), "", str(one.parked.attempts), str(one.parked.status_code or "")
+            return (
+                str(delivery.parked.position),
+                "",
+                str(delivery.parked.attempts),
+                str(delivery.parked.status_code or ""),
+            )
         case "resumed":
-            return str(one.resumed.to_revision), "", "", ""
+            return str(delivery.resumed.to_revision), "", "", ""
         case _:
-            return str(one.replayed.to_revision), "", "", ""
+            return str(delivery.replayed.to_revision), "", "", ""
 
 
-def attempts_table(found: Sequence[v1.WebhookAttempt]) -> RenderableType:
+def attempts_table(requests: Sequence[v1.WebhookAttempt]) -> RenderableType:
     """Return a table of requests."""
     rows = [
         (
-            moment(one.time),
-            str(one.position),
-            str(one.number),
-            str(one.status_code or ""),
-            f"{one.seconds:.3f}",
-            one.detail,
+            moment(request.time),
+            str(request.position),
+            str(request.number),
+            str(request.status_code or ""),
+            f"{request.seconds:.3f}",
+            request.detail,
         )
-        for one in found
+        for request in requests
     ]
     return grid(("TIME", "CHANGE>", "ATTEMPT>", "STATUS>", "SECONDS>", "ERROR"), rows, empty="no attempts")

@@ -81,7 +81,7 @@ def create(
 ) -> None:
     """Create a webhook, and print its secret, which is never shown again."""
     options.connect()
-    made = webhooks.create_webhook(
+    response = webhooks.create_webhook(
         url,
         model=model,
         alias=alias,
@@ -92,8 +92,8 @@ def create(
         request_id=request_id,
     )
     options.show(
-        {**plain_webhook(made.webhook), "secret": made.secret},
-        lambda: webhook_details(made.webhook, secret=made.secret),
+        {**plain_webhook(response.webhook), "secret": response.secret},
+        lambda: webhook_details(response.webhook, secret=response.secret),
     )
 
 
@@ -101,16 +101,16 @@ def create(
 def list_webhooks(*, limit: Limit = 100, options: Options = DEFAULTS) -> None:
     """List webhooks, oldest first."""
     options.connect()
-    found = webhooks.list_webhooks(limit=limit)
-    options.show([plain_webhook(one) for one in found], lambda: webhooks_table(found, wide=options.wide))
+    listed = webhooks.list_webhooks(limit=limit)
+    options.show([plain_webhook(webhook) for webhook in listed], lambda: webhooks_table(listed, wide=options.wide))
 
 
 @app.command(help_epilogue=examples("webhooks show 5d3c0a1b"))
 def show(webhook: Id, /, *, options: Options = DEFAULTS) -> None:
     """Show a webhook: its filter, its cursor, and its last error."""
     options.connect()
-    found = webhooks.get_webhook(webhook_id(webhook))
-    options.show(plain_webhook(found), lambda: webhook_details(found))
+    shown = webhooks.get_webhook(webhook_id(webhook))
+    options.show(plain_webhook(shown), lambda: webhook_details(shown))
 
 
 @app.command(help_epilogue=examples("webhooks update 5d3c0a1b --url https://ci.example/v2/hook"))
@@ -146,9 +146,9 @@ def update(
 def delete(webhook: Id, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS) -> None:
     """Delete a webhook, and print its last state."""
     options.connect()
-    found = webhooks.get_webhook(webhook_id(webhook))
-    webhooks.delete_webhook(found.webhook_id, reason=reason, request_id=request_id)
-    options.show(plain_webhook(found), lambda: webhook_details(found))
+    deleted = webhooks.get_webhook(webhook_id(webhook))
+    webhooks.delete_webhook(deleted.webhook_id, reason=reason, request_id=request_id)
+    options.show(plain_webhook(deleted), lambda: webhook_details(deleted))
 
 
 @app.command(help_epilogue=examples("webhooks rotate 5d3c0a1b", "webhooks rotate 5d3c0a1b --overlap 0 --reason leaked"))
@@ -166,11 +166,11 @@ def rotate(
 ) -> None:
     """Replace a webhook's secret, and print the new one, which is never shown again."""
     options.connect()
-    made = webhooks.rotate_webhook_secret(
+    response = webhooks.rotate_webhook_secret(
         webhook_id(webhook), overlap_seconds=overlap, reason=reason, request_id=request_id
     )
-    until = moment(made.previous_valid_until)
-    options.show(made, lambda: pairs({"secret": made.secret, "old secret until": until}))
+    until = moment(response.previous_valid_until)
+    options.show(response, lambda: pairs({"secret": response.secret, "old secret until": until}))
 
 
 @app.command(name="test", help_epilogue=examples("webhooks test 5d3c0a1b"))
@@ -196,8 +196,8 @@ def resume(
 ) -> None:
     """Retry at once: resume a disabled webhook, or one that waits for its next attempt."""
     options.connect()
-    found = webhooks.resume_webhook(webhook_id(webhook), skip_revision=skip, reason=reason, request_id=request_id)
-    options.show(plain_webhook(found), lambda: webhook_details(found))
+    resumed = webhooks.resume_webhook(webhook_id(webhook), skip_revision=skip, reason=reason, request_id=request_id)
+    options.show(plain_webhook(resumed), lambda: webhook_details(resumed))
 
 
 @app.command(help_epilogue=examples("webhooks replay 5d3c0a1b --after 17"))
@@ -217,21 +217,21 @@ def replay(
 ) -> None:
     """Send every change after a revision again, in order and with the same ids."""
     options.connect()
-    found = webhooks.replay_webhook(webhook_id(webhook), after, reason=reason, request_id=request_id)
-    options.show(plain_webhook(found), lambda: webhook_details(found))
+    replayed = webhooks.replay_webhook(webhook_id(webhook), after, reason=reason, request_id=request_id)
+    options.show(plain_webhook(replayed), lambda: webhook_details(replayed))
 
 
 @app.command(help_epilogue=examples("webhooks deliveries 5d3c0a1b", "webhooks deliveries 5d3c0a1b --limit 10 -o json"))
 def deliveries(webhook: Id, /, *, limit: Limit = 20, options: Options = DEFAULTS) -> None:
     """List a webhook's deliveries, failures, resumptions and replays, newest first."""
     options.connect()
-    found = webhooks.webhook_deliveries(webhook_id(webhook), limit=limit)
-    options.show([plain_delivery(one) for one in found], lambda: deliveries_table(found))
+    steps = webhooks.webhook_deliveries(webhook_id(webhook), limit=limit)
+    options.show([plain_delivery(step) for step in steps], lambda: deliveries_table(steps))
 
 
 @app.command(help_epilogue=examples("webhooks attempts 5d3c0a1b", "webhooks attempts 5d3c0a1b --limit 5 -o json"))
 def attempts(webhook: Id, /, *, limit: Limit = 20, options: Options = DEFAULTS) -> None:
     """List the last requests to a webhook, with their results, newest first."""
     options.connect()
-    found = webhooks.webhook_attempts(webhook_id(webhook))[:limit]
-    options.show(found, lambda: attempts_table(found))
+    requests = webhooks.webhook_attempts(webhook_id(webhook))[:limit]
+    options.show(requests, lambda: attempts_table(requests))

@@ -95,16 +95,16 @@ def move(
     options: Options = DEFAULTS,
 ) -> None:
     """Move an alias to a version, or several aliases at one revision."""
-    chosen = _targets(targets)
-    if len(chosen) > 1 or expect:
+    targets_by_alias = _targets(targets)
+    if len(targets_by_alias) > 1 or expect:
         if expires_at or expect_revision is not None:
             raise UsageError(
                 "--expires-at and --expect-revision are for a single alias: use --expect MODEL@ALIAS=REVISION"
             )
-        _move_together(chosen, _assignments(expect, "REVISION"), reason, request_id, options)
+        _move_together(targets_by_alias, _assignments(expect, "REVISION"), reason, request_id, options)
         return
     options.connect()
-    ((reference, version),) = chosen.items()
+    ((reference, version),) = targets_by_alias.items()
     moved = rf.move_alias_response(
         reference,
         version,
@@ -133,8 +133,8 @@ def _outcome(moved: v1.MoveAliasResponse) -> str:
 def get(reference: AliasName, /, *, at: At = None, options: Options = DEFAULTS) -> None:
     """Show which version an alias points to, now or in the past."""
     options.connect()
-    found = rf.resolve_alias(reference, at)
-    options.show(_as_of(found.alias, found), lambda: alias_details(found.alias, _point(found)))
+    resolved = rf.resolve_alias(reference, at)
+    options.show(_as_of(resolved.alias, resolved), lambda: alias_details(resolved.alias, _point(resolved)))
 
 
 @app.command(
@@ -152,8 +152,10 @@ def list_aliases(
 ) -> None:
     """List the aliases of a model, or of all, with their versions, now or in the past."""
     options.connect()
-    found = rf.resolve_all(model, at)
-    options.show([_as_of(alias, found) for alias in found.aliases], lambda: _aliases(found.aliases, _point(found)))
+    resolved = rf.resolve_all(model, at)
+    options.show(
+        [_as_of(alias, resolved) for alias in resolved.aliases], lambda: _aliases(resolved.aliases, _point(resolved))
+    )
 
 
 @app.command(help_epilogue=examples("aliases remove fraud-detector@candidate --reason 'tests are over'"))
@@ -208,15 +210,15 @@ def _targets(texts: Sequence[str]) -> dict[str, int]:
 
 
 def _assignments(texts: Sequence[str], value: str) -> dict[str, int]:
-    found: dict[str, int] = {}
+    assignments: dict[str, int] = {}
     for text in texts:
         parts = _TARGET.fullmatch(text)
         if parts is None:
             raise UsageError(f"invalid target {text!r}: expected MODEL@ALIAS={value}")
-        if parts[1] in found:
+        if parts[1] in assignments:
             raise UsageError(f"duplicate alias {parts[1]}: name it once")
-        found[parts[1]] = 0 if value == "REVISION" and parts[2] == "0" else _number(parts[2])
-    return found
+        assignments[parts[1]] = 0 if value == "REVISION" and parts[2] == "0" else _number(parts[2])
+    return assignments
 
 
 def _number(text: str) -> int:
@@ -229,23 +231,23 @@ def _number(text: str) -> int:
 def _aliases(aliases: Sequence[v1.Alias], point: str) -> RenderableType:
     rows = [
         (
-            f"{one.model}@{one.alias}",
-            version_of(one.version),
-            str(one.revision),
-            moment(one.moved_at),
-            one.actor,
-            one.reason,
+            f"{alias.model}@{alias.alias}",
+            version_of(alias.version),
+            str(alias.revision),
+            moment(alias.moved_at),
+            alias.actor,
+            alias.reason,
         )
-        for one in aliases
+        for alias in aliases
     ]
     headers = ("ALIAS", "VERSION", "REVISION>", "MOVED", "ACTOR", "REASON")
     return grid(headers, rows, title=point and f"as of {point}", empty="no aliases match")
 
 
-def _as_of(alias: v1.Alias, found: v1.ResolveAliasResponse | v1.ResolveAliasesResponse) -> dict[str, object]:
-    return {**plain(alias), "as_of_position": found.position, "as_of_time": found.time}
+def _as_of(alias: v1.Alias, resolved: v1.ResolveAliasResponse | v1.ResolveAliasesResponse) -> dict[str, object]:
+    return {**plain(alias), "as_of_position": resolved.position, "as_of_time": resolved.time}
 
 
-def _point(found: v1.ResolveAliasResponse | v1.ResolveAliasesResponse) -> str:
-    epoch = f" of epoch {found.epoch}" if found.epoch else ""
-    return f"position {found.position}{epoch}, {moment(found.time)}"
+def _point(resolved: v1.ResolveAliasResponse | v1.ResolveAliasesResponse) -> str:
+    epoch = f" of epoch {resolved.epoch}" if resolved.epoch else ""
+    return f"position {resolved.position}{epoch}, {moment(resolved.time)}"

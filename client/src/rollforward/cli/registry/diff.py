@@ -50,29 +50,40 @@ def diff(
         moves = rf.diff_move(revision)
         options.show([_plain_move(move) for move in moves], lambda: _moves(moves))
         return
-    found = rf.diff_aliases(model, before, after)
-    options.show(_plain_differences(found), lambda: _assignments(found))
+    differences = rf.diff_aliases(model, before, after)
+    options.show(_plain_differences(differences), lambda: _assignments(differences))
 
 
-def version_differences(found: rf.VersionsDifference) -> RenderableType:
+def version_differences(comparison: rf.VersionsDifference) -> RenderableType:
     """Return a table of the differences of two versions."""
-    rows = [(one.kind, one.key, _value(one, one.before), _value(one, one.after)) for one in found.differences]
-    return grid(("KIND", "KEY", _name(found.before), _name(found.after)), rows, empty="no differences")
+    rows = [
+        (difference.kind, difference.key, _value(difference, difference.before), _value(difference, difference.after))
+        for difference in comparison.differences
+    ]
+    return grid(("KIND", "KEY", _name(comparison.before), _name(comparison.after)), rows, empty="no differences")
 
 
 def _moves(moves: Sequence[rf.MoveDifference]) -> RenderableType:
     parts: list[RenderableType] = []
-    for one in moves:
-        parts += [changes_table([one.change], with_model=True), "", version_differences(one.versions), ""]
+    for move in moves:
+        parts += [changes_table([move.change], with_model=True), "", version_differences(move.versions), ""]
     return Group(*parts[:-1])
 
 
-def _assignments(found: rf.AliasesDifference) -> RenderableType:
+def _assignments(comparison: rf.AliasesDifference) -> RenderableType:
     rows = [
-        (f"{one.model}@{one.alias}", *_assigned(one.before), *_assigned(one.after), *_origin(one.after))
-        for one in found.differences
+        (
+            f"{difference.model}@{difference.alias}",
+            *_assigned(difference.before),
+            *_assigned(difference.after),
+            *_origin(difference.after),
+        )
+        for difference in comparison.differences
     ]
-    points = [f"position {one.position}, {moment(one.time)}" for one in (found.before, found.after)]
+    points = [
+        f"position {difference.position}, {moment(difference.time)}"
+        for difference in (comparison.before, comparison.after)
+    ]
     headers = ("ALIAS", "FROM", "MOVED", "TO", "MOVED", "ACTOR", "REASON")
     return grid(headers, rows, title=" to ".join(points), empty="no differences")
 
@@ -85,10 +96,11 @@ def _origin(alias: v1.Alias | None) -> tuple[str, str]:
     return ("-", "-") if alias is None else (alias.actor, alias.reason)
 
 
-def plain_version_differences(found: rf.VersionsDifference) -> list[dict[str, object]]:
+def plain_version_differences(comparison: rf.VersionsDifference) -> list[dict[str, object]]:
     """Return the differences of two versions as JSON."""
     return [
-        {"kind": one.kind, "key": one.key or None, "from": one.before, "to": one.after} for one in found.differences
+        {"kind": difference.kind, "key": difference.key or None, "from": difference.before, "to": difference.after}
+        for difference in comparison.differences
     ]
 
 
@@ -101,17 +113,17 @@ def _plain_move(move: rf.MoveDifference) -> dict[str, object]:
     return {**plain(move.change), **run_ids, "differences": plain_version_differences(move.versions)}
 
 
-def _plain_differences(found: rf.AliasesDifference) -> list[dict[str, object]]:
+def _plain_differences(comparison: rf.AliasesDifference) -> list[dict[str, object]]:
     return [
         {
-            "model": one.model,
-            "alias": one.alias,
-            **_plain_side("from", one.before, found.before),
-            **_plain_side("to", one.after, found.after),
-            "actor": one.after.actor if one.after else None,
-            "reason": one.after.reason or None if one.after else None,
+            "model": difference.model,
+            "alias": difference.alias,
+            **_plain_side("from", difference.before, comparison.before),
+            **_plain_side("to", difference.after, comparison.after),
+            "actor": difference.after.actor if difference.after else None,
+            "reason": difference.after.reason or None if difference.after else None,
         }
-        for one in found.differences
+        for difference in comparison.differences
     ]
 
 

@@ -24,7 +24,7 @@ def inputs(evidence: v1.GateEvidence) -> str:
 
 def gates_in_a_line(evidence: Iterable[v1.GateEvidence], skipped: Iterable[str]) -> str:
     """Return the results of the evaluated gates, and the skipped gates."""
-    evaluated = [f"{one.policy or one.expression} {verdict(one)}" for one in evidence]
+    evaluated = [f"{result.policy or result.expression} {verdict(result)}" for result in evidence]
     return "; ".join([*evaluated, *(f"{gate} skipped" for gate in skipped)])
 
 

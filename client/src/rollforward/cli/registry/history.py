@@ -67,8 +67,8 @@ def history(
     """List changes of aliases that meet all conditions, newest first."""
     options.connect()
     moved = None if moves == removals else moves
-    found = rf.alias_history(reference, actor=actor, moved=moved, cause=cause, since=since, until=until, limit=limit)
-    options.show(found, lambda: changes_table(found, with_model="@" not in reference[1:]))
+    changes = rf.alias_history(reference, actor=actor, moved=moved, cause=cause, since=since, until=until, limit=limit)
+    options.show(changes, lambda: changes_table(changes, with_model="@" not in reference[1:]))
 
 
 def intervals(
@@ -82,8 +82,8 @@ def intervals(
 ) -> None:
     """List the versions that an alias pointed to, with start, end and duration, newest first."""
     options.connect()
-    found = rf.alias_intervals(reference, since=since, until=until, limit=limit)
-    options.show([_plain_interval(one) for one in found], lambda: _intervals(found))
+    listed = rf.alias_intervals(reference, since=since, until=until, limit=limit)
+    options.show([_plain_interval(interval) for interval in listed], lambda: _intervals(listed))
 
 
 def blame(reference: AliasName, /, *, at: At = None, options: Options = DEFAULTS) -> None:
@@ -95,42 +95,42 @@ def blame(reference: AliasName, /, *, at: At = None, options: Options = DEFAULTS
         rollforward blame fraud-detector@champion --at 2026-11-03T14:00Z
     """
     options.connect()
-    found = rf.blame(reference, at)
-    run = None if found.run is None else plain_run(found.run)
-    options.show({**found._asdict(), "run": run}, lambda: _blame(found))
+    origin = rf.blame(reference, at)
+    run = None if origin.run is None else plain_run(origin.run)
+    options.show({**origin._asdict(), "run": run}, lambda: _blame(origin))
 
 
 def changes_table(changes: Sequence[v1.AliasChange], *, with_model: bool = False) -> RenderableType:
     """Return a table of changes of aliases."""
     rows = [
         (
-            str(one.revision),
-            moment(one.time),
-            f"{one.model}@{one.alias}" if with_model else f"@{one.alias}",
-            version_of(one.from_version),
-            version_of(one.to_version),
-            cause_of(one) + (f" of {one.restored_revision}" if one.restored_revision else ""),
-            one.actor,
-            one.reason,
+            str(change.revision),
+            moment(change.time),
+            f"{change.model}@{change.alias}" if with_model else f"@{change.alias}",
+            version_of(change.from_version),
+            version_of(change.to_version),
+            cause_of(change) + (f" of {change.restored_revision}" if change.restored_revision else ""),
+            change.actor,
+            change.reason,
         )
-        for one in changes
+        for change in changes
     ]
     headers = ("REVISION>", "TIME", "ALIAS", "FROM", "TO", "CAUSE", "ACTOR", "REASON")
     return grid(headers, rows, empty="no changes match")
 
 
-def _intervals(found: Sequence[v1.AliasInterval]) -> RenderableType:
+def _intervals(listed: Sequence[v1.AliasInterval]) -> RenderableType:
     rows = [
         (
-            version_of(one.began.to_version),
-            moment(one.began.time),
-            moment(one.ended.time),
-            duration_text(one.duration),
-            str(one.began.revision),
-            one.began.actor,
-            one.began.reason,
+            version_of(interval.began.to_version),
+            moment(interval.began.time),
+            moment(interval.ended.time),
+            duration_text(interval.duration),
+            str(interval.began.revision),
+            interval.began.actor,
+            interval.began.reason,
         )
-        for one in found
+        for interval in listed
     ]
     headers = ("VERSION", "BEGAN", "ENDED", "DURATION>", "REVISION>", "ACTOR", "REASON")
     return grid(headers, rows, empty="no intervals match")
@@ -139,7 +139,7 @@ def _intervals(found: Sequence[v1.AliasInterval]) -> RenderableType:
 def _plain_interval(interval: v1.AliasInterval) -> dict[str, object]:
     began, ended = interval.began, interval.ended if interval.HasField("ended") else None
     fields = plain(began)
-    kept = ("model", "alias", "digest", "actor", "reason", "cause", "restored_revision", "event_id")
+    keys = ("model", "alias", "digest", "actor", "reason", "cause", "restored_revision", "event_id")
     return {
         "version": began.to_version,
         "began_at": fields["time"],
@@ -148,12 +148,12 @@ def _plain_interval(interval: v1.AliasInterval) -> dict[str, object]:
         "began_revision": began.revision,
         "ended_revision": None if ended is None else ended.revision,
         "next_version": None if ended is None else ended.to_version or None,
-        **{key: fields[key] for key in kept if key in fields},
+        **{key: fields[key] for key in keys if key in fields},
     }
 
 
-def _blame(found: rf.Blame) -> RenderableType:
-    alias, change, version, run = found
+def _blame(origin: rf.Blame) -> RenderableType:
+    alias, change, version, run = origin
     source = version.copied_from
     came = f"{source.model} v{source.version}" if version.HasField("copied_from") else ""
     return pairs(

@@ -59,8 +59,8 @@ def list_models(
 ) -> None:
     """List models, by name or in the given order."""
     options.connect()
-    found = rf.list_models(filter=where, order_by=order_by, show_deleted=deleted, limit=limit)
-    options.show(found, lambda: _models(found))
+    models = rf.list_models(filter=where, order_by=order_by, show_deleted=deleted, limit=limit)
+    options.show(models, lambda: _models(models))
 
 
 @app.command(help_epilogue=examples("models show fraud-detector"))
@@ -199,9 +199,9 @@ def tag(
     options: Options = DEFAULTS,
 ) -> None:
     """Set tags of a model; its other tags stay."""
-    chosen = read_pairs(tags)
+    changes = read_pairs(tags)
     options.connect()
-    rf.set_tags(name, chosen, reason=reason, request_id=request_id)
+    rf.set_tags(name, changes, reason=reason, request_id=request_id)
     _show(name, options)
 
 
@@ -250,23 +250,23 @@ def _show(name: str, options: Options) -> None:
     options.show(model, lambda: _details(model))
 
 
-def _models(found: Sequence[v1.Model]) -> RenderableType:
+def _models(models: Sequence[v1.Model]) -> RenderableType:
     rows = [
         (
-            one.name + (" (deleted)" if one.HasField("deleted_at") else ""),
-            version_of(one.latest_version),
-            _aliases(one),
-            labels(one.tags),
-            moment(one.updated_at),
-            one.registration_gate,
+            model.name + (" (deleted)" if model.HasField("deleted_at") else ""),
+            version_of(model.latest_version),
+            _aliases(model),
+            labels(model.tags),
+            moment(model.updated_at),
+            model.registration_gate,
         )
-        for one in found
+        for model in models
     ]
     return grid(("MODEL", "LATEST", "ALIASES~", "TAGS~", "UPDATED", "GATE"), rows, empty="no models match")
 
 
 def _aliases(model: v1.Model) -> str:
-    return " ".join(f"@{one.alias}=v{one.version}" for one in model.aliases)
+    return " ".join(f"@{alias.alias}=v{alias.version}" for alias in model.aliases)
 
 
 def _details(model: v1.Model) -> RenderableType:

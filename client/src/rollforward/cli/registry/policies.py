@@ -129,8 +129,8 @@ def protect(
 def list_policies(*, options: Options = DEFAULTS) -> None:
     """List all policies, by name."""
     options.connect()
-    found = rf.list_policies()
-    options.show(found, lambda: _policies(found))
+    listed = rf.list_policies()
+    options.show(listed, lambda: _policies(listed))
 
 
 @policies.command(help_epilogue=examples("policies remove better --reason 'checked by hand'"))
@@ -140,8 +140,8 @@ def remove(
     """Remove a policy, and list the remaining ones."""
     options.connect()
     rf.remove_policy(name, reason=reason, request_id=request_id)
-    left = rf.list_policies()
-    options.show(left, lambda: _policies(left))
+    remaining = rf.list_policies()
+    options.show(remaining, lambda: _policies(remaining))
 
 
 @gates.command(
@@ -172,8 +172,8 @@ def try_gate(
     except ValueError as error:
         raise UsageError(str(error)) from error
     options.connect()
-    found = rf.try_gate(expression, model, numbers, alias=alias)
-    options.show(found, lambda: _evidence(found))
+    evidence = rf.try_gate(expression, model, numbers, alias=alias)
+    options.show(evidence, lambda: _evidence(evidence))
 
 
 @gates.command(
@@ -193,48 +193,48 @@ def replay(
 ) -> None:
     """Evaluate a gate on past moves, oldest first, with the current metrics of the runs."""
     options.connect()
-    found = rf.replay_gate(expression, models=model, aliases=alias, since=since, limit=limit)
-    options.show(found, lambda: _replayed(found))
+    moves = rf.replay_gate(expression, models=model, aliases=alias, since=since, limit=limit)
+    options.show(moves, lambda: _replayed(moves))
 
 
 def _show(name: str, options: Options) -> None:
-    (found,) = (one for one in rf.list_policies() if one.name == name)
-    options.show(found, lambda: _policies([found]))
+    (policy,) = (listed for listed in rf.list_policies() if listed.name == name)
+    options.show(policy, lambda: _policies([policy]))
 
 
-def _policies(found: Sequence[v1.Policy]) -> RenderableType:
+def _policies(listed: Sequence[v1.Policy]) -> RenderableType:
     rows = [
         (
-            one.name,
-            one.models,
-            f"moves of {one.aliases}" if one.aliases else "registration",
-            "required" if one.reason_required else "-",
-            f"{one.recent_days or 30} days" if one.gate and one.aliases else "-",
-            one.gate,
+            policy.name,
+            policy.models,
+            f"moves of {policy.aliases}" if policy.aliases else "registration",
+            "required" if policy.reason_required else "-",
+            f"{policy.recent_days or 30} days" if policy.gate and policy.aliases else "-",
+            policy.gate,
         )
-        for one in found
+        for policy in listed
     ]
     return grid(("POLICY", "MODELS~", "BINDS~", "REASON", "RECENT", "GATE"), rows, empty="no policies")
 
 
-def _evidence(found: Sequence[v1.GateEvidence]) -> RenderableType:
-    rows = [(version_of(one.run.version), verdict(one), inputs(one)) for one in found]
+def _evidence(evidence: Sequence[v1.GateEvidence]) -> RenderableType:
+    rows = [(version_of(result.run.version), verdict(result), inputs(result)) for result in evidence]
     return grid(("VERSION", "RESULT", "VALUES"), rows, empty="no versions match")
 
 
-def _replayed(found: Sequence[v1.ReplayedMove]) -> RenderableType:
+def _replayed(moves: Sequence[v1.ReplayedMove]) -> RenderableType:
     rows = [
         (
-            str(one.revision),
-            moment(one.time),
-            f"{one.model}@{one.alias}",
-            version_of(one.from_version),
-            version_of(one.to_version),
-            one.actor,
-            verdict(one.evidence),
-            inputs(one.evidence),
+            str(move.revision),
+            moment(move.time),
+            f"{move.model}@{move.alias}",
+            version_of(move.from_version),
+            version_of(move.to_version),
+            move.actor,
+            verdict(move.evidence),
+            inputs(move.evidence),
         )
-        for one in found
+        for move in moves
     ]
     headers = ("REVISION>", "TIME", "ALIAS", "FROM", "TO", "ACTOR", "RESULT~", "VALUES")
     return grid(headers, rows, empty="no moves match")

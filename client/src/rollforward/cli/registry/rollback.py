@@ -60,7 +60,7 @@ def rollback(
         rollforward rollback '*' --before-event 0198f3c2-6a51-7cc0-b3ff-6f7f3a8a4d10 --skip-missing
     """
     options.connect()
-    found = rf.rollback(
+    response = rf.rollback(
         scope,
         to,
         before_event=before_event,
@@ -74,26 +74,26 @@ def rollback(
     given = {"--to": to or "", "--before-event": before_event, "--reason": reason}
     command = ["rollback", scope, *(part for name, value in given.items() if value for part in (name, value))]
     command += ["--skip-missing"] * skip_missing
-    options.show(found, lambda: _result(found, command if dry_run else []))
+    options.show(response, lambda: _result(response, command if dry_run else []))
 
 
-def _result(found: v1.RollbackResponse, dry_run_of: list[str]) -> RenderableType:
+def _result(response: v1.RollbackResponse, dry_run_of: list[str]) -> RenderableType:
     rows = [
         (
-            f"{one.model}@{one.alias}",
-            version_of(one.from_version),
-            version_of(one.to_version),
-            short(one.to_digest) or "-",
-            str(one.restored_revision or "-"),
-            _note(one),
+            f"{change.model}@{change.alias}",
+            version_of(change.from_version),
+            version_of(change.to_version),
+            short(change.to_digest) or "-",
+            str(change.restored_revision or "-"),
+            _note(change),
         )
-        for one in found.changes
+        for change in response.changes
     ]
     table = grid(("ALIAS", "FROM", "TO", "DIGEST", "RESTORES>", "GATES"), rows, empty="no alias changes")
     if not dry_run_of:
-        fields = {"revision": str(found.revision or ""), "restored position": str(found.to_position or "")}
-        return Group(table, "", pairs(fields)) if found.revision else table
-    command = shlex.join(["rollforward", *dry_run_of, "--expect-position", str(found.computed_at)])
+        fields = {"revision": str(response.revision or ""), "restored position": str(response.to_position or "")}
+        return Group(table, "", pairs(fields)) if response.revision else table
+    command = shlex.join(["rollforward", *dry_run_of, "--expect-position", str(response.computed_at)])
     # Do not break the command into lines: it is to be copied.
     apply = Text(f"  {safe(command)}", no_wrap=True, overflow="ignore")
     return Group(table, "", Text("Nothing was changed. To apply exactly these changes:"), apply)

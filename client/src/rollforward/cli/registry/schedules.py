@@ -56,18 +56,18 @@ def create(
 ) -> None:
     """Schedule a move of an alias; gates are evaluated at that time."""
     options.connect()
-    made = rf.schedule_move(
+    schedule = rf.schedule_move(
         reference, version, at, reason=reason, expected_revision=expect_revision, request_id=request_id
     )
-    options.show(made, lambda: _schedules([made], wide=True))
+    options.show(schedule, lambda: _schedules([schedule], wide=True))
 
 
 @app.command(name="list", help_epilogue=examples("schedules list", "schedules list fraud-detector"))
 def list_schedules(model: AnyModel = "", /, *, limit: Limit = 100, options: Options = DEFAULTS) -> None:
     """List pending moves, the next one first."""
     options.connect()
-    found = rf.list_schedules(model, limit=limit)
-    options.show(found, lambda: _schedules(found, wide=options.wide))
+    schedules = rf.list_schedules(model, limit=limit)
+    options.show(schedules, lambda: _schedules(schedules, wide=options.wide))
 
 
 @app.command(help_epilogue=examples("schedules cancel fraud-detector 5f0c0f6d --reason 'found a defect'"))
@@ -83,21 +83,21 @@ def cancel(
     """Cancel a scheduled move, and list the model's remaining ones."""
     options.connect()
     rf.cancel_schedule(model, schedule_id(model, schedule), reason=reason, request_id=request_id)
-    left = rf.list_schedules(model)
-    options.show(left, lambda: _schedules(left, wide=options.wide))
+    remaining = rf.list_schedules(model)
+    options.show(remaining, lambda: _schedules(remaining, wide=options.wide))
 
 
-def _schedules(found: Sequence[v1.Schedule], *, wide: bool) -> RenderableType:
+def _schedules(schedules: Sequence[v1.Schedule], *, wide: bool) -> RenderableType:
     rows = [
         (
-            moment(one.at),
-            f"{one.model}@{one.alias}",
-            version_of(one.version),
-            str(one.expected_revision) if one.HasField("expected_revision") else "any",
-            short_id(one.schedule_id, wide=wide),
-            one.actor,
-            one.reason,
+            moment(schedule.at),
+            f"{schedule.model}@{schedule.alias}",
+            version_of(schedule.version),
+            str(schedule.expected_revision) if schedule.HasField("expected_revision") else "any",
+            short_id(schedule.schedule_id, wide=wide),
+            schedule.actor,
+            schedule.reason,
         )
-        for one in found
+        for schedule in schedules
     ]
     return grid(("DUE", "ALIAS", "TO", "IF AT REVISION", "SCHEDULE", "ACTOR", "REASON"), rows, empty="no schedules")

@@ -56,8 +56,8 @@ def list_versions(
 ) -> None:
     """List versions of a model or of all, newest first or in the given order."""
     options.connect()
-    found = rf.list_versions(model, filter=where, order_by=order_by, show_deleted=deleted, limit=limit)
-    options.show(found, lambda: versions_table(found, with_model=not model, wide=options.wide))
+    versions = rf.list_versions(model, filter=where, order_by=order_by, show_deleted=deleted, limit=limit)
+    options.show(versions, lambda: versions_table(versions, with_model=not model, wide=options.wide))
 
 
 @app.command(help_epilogue=examples("versions show fraud-detector v3"))
@@ -78,8 +78,8 @@ def diff(
 ) -> None:
     """Compare two versions: files, size, tags, and their runs' parameters and metrics."""
     options.connect()
-    found = rf.diff_versions(model, before, after)
-    options.show(plain_version_differences(found), lambda: version_differences(found))
+    comparison = rf.diff_versions(model, before, after)
+    options.show(plain_version_differences(comparison), lambda: version_differences(comparison))
 
 
 @app.command(help_epilogue=examples("versions describe fraud-detector v3 'Trained on a year of payments'"))
@@ -110,9 +110,9 @@ def tag(
     options: Options = DEFAULTS,
 ) -> None:
     """Set tags of a version; its other tags stay."""
-    chosen = read_pairs(tags)
+    changes = read_pairs(tags)
     options.connect()
-    rf.set_tags(model, chosen, version, reason=reason, request_id=request_id)
+    rf.set_tags(model, changes, version, reason=reason, request_id=request_id)
     _show(model, version, options)
 
 
@@ -198,19 +198,19 @@ def restore(
     _show(model, version, options)
 
 
-def versions_table(found: Sequence[v1.Version], *, with_model: bool = False, wide: bool = False) -> RenderableType:
+def versions_table(versions: Sequence[v1.Version], *, with_model: bool = False, wide: bool = False) -> RenderableType:
     """Return a table of versions."""
     rows = [
         (
-            f"{one.model} v{one.version}" if with_model else f"v{one.version}",
-            " ".join(f"@{alias}" for alias in one.aliases),
-            _status(one),
-            one.digest if wide else short(one.digest),
-            short_id(one.run_id, wide=wide) or "-",
-            moment(one.created_at),
-            one.actor,
+            f"{version.model} v{version.version}" if with_model else f"v{version.version}",
+            " ".join(f"@{alias}" for alias in version.aliases),
+            _status(version),
+            version.digest if wide else short(version.digest),
+            short_id(version.run_id, wide=wide) or "-",
+            moment(version.created_at),
+            version.actor,
         )
-        for one in found
+        for version in versions
     ]
     headers = ("VERSION", "ALIASES~", "STATUS", "DIGEST", "RUN", "CREATED", "ACTOR")
     return grid(headers, rows, empty="no versions match")
@@ -218,7 +218,7 @@ def versions_table(found: Sequence[v1.Version], *, with_model: bool = False, wid
 
 def version_details(version: v1.Version) -> RenderableType:
     """Return the details of one version."""
-    gates = [one.expression for one in (version.evidence, *version.policy_evidence) if one.expression]
+    gates = [evidence.expression for evidence in (version.evidence, *version.policy_evidence) if evidence.expression]
     source = version.copied_from
     return pairs(
         {"version": f"{version.model} v{version.version}", "status": _status(version), "digest": version.digest}

@@ -40,9 +40,9 @@ def _seconds(_hint: type, tokens: Sequence[Token]) -> int:
 def list_files(reference: Reference, /, *, path: Part = "", options: ReadOptions = READ_DEFAULTS) -> None:
     """List the files of an artifact, with their sizes and digests."""
     options.connect()
-    found = rf.list_files(full(reference), path)
-    rows = [(file.path, str(file.size_bytes), file.digest) for file in found]
-    options.show(found, lambda: grid(("PATH", "BYTES>", "DIGEST"), rows, empty="no files match"))
+    files = rf.list_files(full(reference), path)
+    rows = [(file.path, str(file.size_bytes), file.digest) for file in files]
+    options.show(files, lambda: grid(("PATH", "BYTES>", "DIGEST"), rows, empty="no files match"))
 
 
 @artifacts.command(name="gc", help_epilogue=examples("artifacts gc --dry-run", "artifacts gc --min-age 7d"))

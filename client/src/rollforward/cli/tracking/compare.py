@@ -50,8 +50,10 @@ def compare(
         raise UsageError("--csv and -o json cannot be combined: use one of them")
     options.connect()
     if searched:
-        found = rf.search_runs([experiment_named(name) for name in experiment], where, order_by=order_by, limit=limit)
-        compared = rf.side_by_side(found, with_equal=equal)
+        matching = rf.search_runs(
+            [experiment_named(name) for name in experiment], where, order_by=order_by, limit=limit
+        )
+        compared = rf.side_by_side(matching, with_equal=equal)
     else:
         compared = rf.compare_runs(run_ids(runs), with_equal=equal)
     if as_csv:

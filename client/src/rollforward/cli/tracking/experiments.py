@@ -57,21 +57,23 @@ def list_experiments(
 ) -> None:
     """List experiments, newest first or in the given order."""
     options.connect()
-    found = rf.list_experiments(filter=where, order_by=order_by, lifecycle="all" if deleted else "active", limit=limit)
-    options.show(found, lambda: _experiments(found))
+    experiments = rf.list_experiments(
+        filter=where, order_by=order_by, lifecycle="all" if deleted else "active", limit=limit
+    )
+    options.show(experiments, lambda: _experiments(experiments))
 
 
 @app.command(help_epilogue=examples("experiments show fraud", "experiments show id:7 --limit 5 -o json"))
 def show(experiment: Name, /, *, limit: Limit = 20, options: Options = DEFAULTS) -> None:
     """Show an experiment, and its newest runs."""
     options.connect()
-    found = experiment_named(experiment)
-    runs = rf.search_runs(found, lifecycle="all" if found.deleted else "active", limit=limit)
+    shown = experiment_named(experiment)
+    runs = rf.search_runs(shown, lifecycle="all" if shown.deleted else "active", limit=limit)
     if options.json:
-        print_json({**plain(found), "runs": [plain_run(run, found.name) for run in runs]})
+        print_json({**plain(shown), "runs": [plain_run(run, shown.name) for run in runs]})
         return
-    table = runs_table(runs, {found.experiment_id: found.name}, wide=options.wide)
-    print_table(Group(_details(found), "", table), wide=options.wide)
+    table = runs_table(runs, {shown.experiment_id: shown.name}, wide=options.wide)
+    print_table(Group(_details(shown), "", table), wide=options.wide)
 
 
 @app.command(help_epilogue=examples("experiments create fraud --tag team=risk --tag tier=1"))
@@ -102,9 +104,9 @@ def rename(
 ) -> None:
     """Rename an experiment; its old name becomes free."""
     options.connect()
-    found = experiment_named(experiment)
-    rf.rename_experiment(found, new_name, reason=reason, request_id=request_id)
-    _show(found.experiment_id, options)
+    renamed = experiment_named(experiment)
+    rf.rename_experiment(renamed, new_name, reason=reason, request_id=request_id)
+    _show(renamed.experiment_id, options)
 
 
 @app.command(help_epilogue=examples("experiments tag fraud team=risk tier=1"))
@@ -117,11 +119,11 @@ def tag(
     options: Options = DEFAULTS,
 ) -> None:
     """Set tags of an experiment; its other tags stay."""
-    chosen = read_pairs(tags)
+    changes = read_pairs(tags)
     options.connect()
-    found = experiment_named(experiment)
-    rf.set_experiment_tags(found, chosen, reason=reason, request_id=request_id)
-    _show(found.experiment_id, options)
+    tagged = experiment_named(experiment)
+    rf.set_experiment_tags(tagged, changes, reason=reason, request_id=request_id)
+    _show(tagged.experiment_id, options)
 
 
 @app.command(help_epilogue=examples("experiments untag fraud tier"))
@@ -135,9 +137,9 @@ def untag(
 ) -> None:
     """Remove tags of an experiment."""
     options.connect()
-    found = experiment_named(experiment)
-    rf.remove_experiment_tags(found, keys, reason=reason, request_id=request_id)
-    _show(found.experiment_id, options)
+    untagged = experiment_named(experiment)
+    rf.remove_experiment_tags(untagged, keys, reason=reason, request_id=request_id)
+    _show(untagged.experiment_id, options)
 
 
 @app.command(help_epilogue=examples("experiments delete fraud --reason 'card-fraud took over'"))
@@ -146,9 +148,9 @@ def delete(
 ) -> None:
     """Delete an experiment with its runs and logged models; the history stays, and it can be restored."""
     options.connect()
-    found = experiment_named(experiment)
-    rf.delete_experiment(found, reason=reason, request_id=request_id)
-    _show(found.experiment_id, options)
+    deleted = experiment_named(experiment)
+    rf.delete_experiment(deleted, reason=reason, request_id=request_id)
+    _show(deleted.experiment_id, options)
 
 
 @app.command(help_epilogue=examples("experiments restore fraud", "experiments restore id:7"))
@@ -157,34 +159,37 @@ def restore(
 ) -> None:
     """Restore a deleted experiment; if several have the name, the one deleted last."""
     options.connect()
-    found = experiment_named(experiment)
-    rf.restore_experiment(found, reason=reason, request_id=request_id)
-    _show(found.experiment_id, options)
+    restored = experiment_named(experiment)
+    rf.restore_experiment(restored, reason=reason, request_id=request_id)
+    _show(restored.experiment_id, options)
 
 
 def _show(experiment_id: str, options: Options) -> None:
-    found = rf.get_experiment(experiment_id=experiment_id)
-    options.show(found, lambda: _details(found))
+    experiment = rf.get_experiment(experiment_id=experiment_id)
+    options.show(experiment, lambda: _details(experiment))
 
 
-def _experiments(found: Sequence[v1.Experiment]) -> RenderableType:
+def _experiments(experiments: Sequence[v1.Experiment]) -> RenderableType:
     rows = [
         (
-            one.name + (" (deleted)" if one.deleted else ""),
-            one.experiment_id,
-            moment(one.created_at),
-            moment(one.updated_at),
-            one.actor,
-            labels(one.tags),
+            experiment.name + (" (deleted)" if experiment.deleted else ""),
+            experiment.experiment_id,
+            moment(experiment.created_at),
+            moment(experiment.updated_at),
+            experiment.actor,
+            labels(experiment.tags),
         )
-        for one in found
+        for experiment in experiments
     ]
     return grid(("NAME", "ID>", "CREATED", "UPDATED", "ACTOR", "TAGS"), rows, empty="no experiments match")
 
 
-def _details(one: v1.Experiment) -> RenderableType:
+def _details(experiment: v1.Experiment) -> RenderableType:
     return pairs(
-        {"experiment": one.name, "id": one.experiment_id, "tags": labels(one.tags)}
-        | {"created": f"{moment(one.created_at)} by {one.actor}", "updated": moment(one.updated_at)}
-        | {"deleted": "yes" if one.deleted else ""}
+        {"experiment": experiment.name, "id": experiment.experiment_id, "tags": labels(experiment.tags)}
+        | {
+            "created": f"{moment(experiment.created_at)} by {experiment.actor}",
+            "updated": moment(experiment.updated_at),
+        }
+        | {"deleted": "yes" if experiment.deleted else ""}
     )

@@ -60,14 +60,14 @@ def list_logged_models(
 ) -> None:
     """List logged models, newest first or in the given order."""
     options.connect()
-    found = rf.search_logged_models(
+    models = rf.search_logged_models(
         [experiment_named(name) for name in experiment],
         where,
         order_by=order_by,
         lifecycle="all" if deleted else "active",
         limit=limit,
     )
-    options.show(found, lambda: _models(found, wide=options.wide))
+    options.show(models, lambda: _models(models, wide=options.wide))
 
 
 @app.command(help_epilogue=examples("logged-models show MODEL-ID -o json"))
@@ -87,8 +87,12 @@ def tag(
     options: Options = DEFAULTS,
 ) -> None:
     """Set tags of a logged model; its other tags stay."""
-    chosen = read_pairs(tags)
-    _change(model, options, lambda found: rf.set_logged_model_tags(found, chosen, reason=reason, request_id=request_id))
+    changes = read_pairs(tags)
+    _change(
+        model,
+        options,
+        lambda model_id: rf.set_logged_model_tags(model_id, changes, reason=reason, request_id=request_id),
+    )
 
 
 @app.command(help_epilogue=examples("logged-models untag MODEL-ID stage"))
@@ -102,7 +106,9 @@ def untag(
 ) -> None:
     """Remove tags of a logged model."""
     _change(
-        model, options, lambda found: rf.remove_logged_model_tags(found, keys, reason=reason, request_id=request_id)
+        model,
+        options,
+        lambda model_id: rf.remove_logged_model_tags(model_id, keys, reason=reason, request_id=request_id),
     )
 
 
@@ -111,7 +117,7 @@ def delete(
     model: ModelId, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS
 ) -> None:
     """Delete a logged model; the history stays, and it can be restored."""
-    _change(model, options, lambda found: rf.delete_logged_model(found, reason=reason, request_id=request_id))
+    _change(model, options, lambda model_id: rf.delete_logged_model(model_id, reason=reason, request_id=request_id))
 
 
 @app.command(help_epilogue=examples("logged-models restore MODEL-ID"))
@@ -119,57 +125,58 @@ def restore(
     model: ModelId, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS
 ) -> None:
     """Restore a deleted logged model."""
-    _change(model, options, lambda found: rf.restore_logged_model(found, reason=reason, request_id=request_id))
+    _change(model, options, lambda model_id: rf.restore_logged_model(model_id, reason=reason, request_id=request_id))
 
 
 def _change(model: str, options: Options, change: Callable[[str], None]) -> None:
     options.connect()
-    found = logged_model_id(model)
-    change(found)
-    _show(found, options)
+    model_id = logged_model_id(model)
+    change(model_id)
+    _show(model_id, options)
 
 
 def _show(model_id: str, options: Options) -> None:
-    found = rf.get_logged_model(model_id)
-    options.show(found, lambda: _model(found))
+    model = rf.get_logged_model(model_id)
+    options.show(model, lambda: _model(model))
 
 
-def _models(found: Sequence[v1.LoggedModel], *, wide: bool) -> RenderableType:
+def _models(models: Sequence[v1.LoggedModel], *, wide: bool) -> RenderableType:
     rows = [
         (
-            short_id(one.model_id, wide=wide),
-            one.name + (" (deleted)" if one.deleted else ""),
-            one.model_type,
-            _status(one),
-            moment(one.created_at),
-            short_id(one.source_run_id, wide=wide) or "-",
-            " ".join(f"{metric.key}={number(metric.value)}" for metric in one.metrics[:100]),
+            short_id(model.model_id, wide=wide),
+            model.name + (" (deleted)" if model.deleted else ""),
+            model.model_type,
+            _status(model),
+            moment(model.created_at),
+            short_id(model.source_run_id, wide=wide) or "-",
+            " ".join(f"{metric.key}={number(metric.value)}" for metric in model.metrics[:100]),
         )
-        for one in found
+        for model in models
     ]
     headers = ("LOGGED MODEL", "NAME~", "TYPE~", "STATUS", "CREATED", "RUN", "METRICS")
     return grid(headers, rows, empty="no logged models match")
 
 
-def _model(one: v1.LoggedModel) -> RenderableType:
-    name = experiment_names([one.experiment_id])[one.experiment_id]
+def _model(model: v1.LoggedModel) -> RenderableType:
+    name = experiment_names([model.experiment_id])[model.experiment_id]
     fields = pairs(
-        {"logged model": one.model_id, "name": one.name, "type": one.model_type, "status": _status(one)}
-        | {"experiment": f"{name} (id:{one.experiment_id})", "run": one.source_run_id, "digest": one.digest}
-        | {"files": f"{one.file_count}, {one.size_bytes} bytes" if one.digest else ""}
-        | {"created": f"{moment(one.created_at)} by {one.actor}", "deleted": "yes" if one.deleted else ""}
+        {"logged model": model.model_id, "name": model.name, "type": model.model_type, "status": _status(model)}
+        | {"experiment": f"{name} (id:{model.experiment_id})", "run": model.source_run_id, "digest": model.digest}
+        | {"files": f"{model.file_count}, {model.size_bytes} bytes" if model.digest else ""}
+        | {"created": f"{moment(model.created_at)} by {model.actor}", "deleted": "yes" if model.deleted else ""}
     )
-    labels: list[tuple[str, ...]] = [("param", key, one.params[key]) for key in sorted(one.params)]
-    labels += [("tag", key, one.tags[key]) for key in sorted(one.tags)]
+    labels: list[tuple[str, ...]] = [("param", key, model.params[key]) for key in sorted(model.params)]
+    labels += [("tag", key, model.tags[key]) for key in sorted(model.tags)]
     metrics: list[tuple[str, ...]] = [
-        (metric.key, number(metric.value), str(metric.step), metric.run_id, _dataset(metric)) for metric in one.metrics
+        (metric.key, number(metric.value), str(metric.step), metric.run_id, _dataset(metric))
+        for metric in model.metrics
     ]
     tables = ((("KIND", "KEY", "VALUE"), labels), (("METRIC", "VALUE>", "STEP>", "RUN", "DATASET"), metrics))
     return Group(fields, *(part for headers, rows in tables if rows for part in ("", grid(headers, truncated(rows)))))
 
 
-def _status(one: v1.LoggedModel) -> str:
-    return enum_name(rf.v1.LoggedModelStatus.DESCRIPTOR, one.status) or "-"
+def _status(model: v1.LoggedModel) -> str:
+    return enum_name(rf.v1.LoggedModelStatus.DESCRIPTOR, model.status) or "-"
 
 
 def _dataset(metric: v1.LoggedModelMetric) -> str:

@@ -49,16 +49,16 @@ def metrics(
         return
     if intervals is None:
         intervals = min(_MAX_INTERVALS, max(20, shutil.get_terminal_size().columns - _LABEL_COLUMNS))
-    found = rf.metric_intervals(run, key, intervals, axis=axis)
-    if not found:
+    series = rf.metric_intervals(run, key, intervals, axis=axis)
+    if not series:
         raise rf.NotFound("METRIC_NOT_FOUND", f"run {run} has no metric {key!r}", {"run_id": run, "key": key})
     if options.json:
-        print_json(_plain(found[0], axis))
+        print_json(_plain(series[0], axis))
         return
     summary = rf.get_run(run).metrics[key]
     extremes = f"min {number(summary.min)}, max {number(summary.max)}, {summary.count} points"
     print(safe(f"{key}: last {number(summary.last)} at step {summary.last_step}, {extremes}"))
-    print(chart(found[0], *(_axis_label(place, axis) for place in (found[0].start, found[0].end))))
+    print(chart(series[0], *(_axis_label(place, axis) for place in (series[0].start, series[0].end))))
 
 
 def _print_points(run: str, key: str) -> None:
@@ -70,10 +70,10 @@ def _print_points(run: str, key: str) -> None:
 
 
 def _plain(series: rf.MetricIntervals, axis: str) -> dict[str, object]:
-    found = {**series._asdict(), "axis": axis}
+    fields = {**series._asdict(), "axis": axis}
     if axis == "time":
-        found |= {"start": milliseconds(series.start), "end": milliseconds(series.end)}
-    return found
+        fields |= {"start": milliseconds(series.start), "end": milliseconds(series.end)}
+    return fields
 
 
 def _axis_label(place: int, axis: str) -> str:

@@ -28,9 +28,9 @@ def status_of(run: v1.Run) -> str:
     return enum_name(rf.v1.RunStatus.DESCRIPTOR, run.status) or "-"
 
 
-def runs_table(found: Iterable[v1.Run], experiments: Mapping[str, str], *, wide: bool = False) -> RenderableType:
+def runs_table(selected: Iterable[v1.Run], experiments: Mapping[str, str], *, wide: bool = False) -> RenderableType:
     """Return a table of runs; `experiments` are names by id."""
-    runs = list(found)
+    runs = list(selected)
     nested = any(run.parent_run_id for run in runs)
     headers = ["RUN", "NAME~", "EXPERIMENT~", "STATUS", "STARTED", "DURATION>"]
     headers += ["PARENT"] * nested + ["PARAMS~", "METRICS~"]
@@ -54,7 +54,7 @@ def run_details(run: v1.Run, experiment: str = "") -> RenderableType:
         (("KIND", "KEY", "VALUE"), _labels(run)),
         (("METRIC", "LAST>", "STEP>", "MIN>", "MAX>", "POINTS>"), _metrics(run)),
         (("DATASET", "DIGEST", "CONTEXT", "SOURCE"), _inputs(run)),
-        (("LOGGED MODEL", "STEP>"), [(one.model_id, str(one.step)) for one in run.outputs]),
+        (("LOGGED MODEL", "STEP>"), [(output.model_id, str(output.step)) for output in run.outputs]),
         (("ARTIFACT", "FILES>", "BYTES>", "DIGEST"), _artifacts(run)),
     )
     tables = [part for headers, rows in sections if rows for part in ("", grid(headers, truncated(rows)))]
@@ -96,17 +96,32 @@ def _labels(run: v1.Run) -> list[tuple[str, ...]]:
 
 def _metrics(run: v1.Run) -> list[tuple[str, ...]]:
     return [
-        (key, number(one.last), str(one.last_step), number(one.min), number(one.max), str(one.count))
-        for key, one in sorted(run.metrics.items())
+        (
+            key,
+            number(summary.last),
+            str(summary.last_step),
+            number(summary.min),
+            number(summary.max),
+            str(summary.count),
+        )
+        for key, summary in sorted(run.metrics.items())
     ]
 
 
 def _inputs(run: v1.Run) -> list[tuple[str, ...]]:
     return [
-        (one.dataset.name, one.dataset.digest, one.tags.get("context", "") or labels(one.tags), one.dataset.source)
-        for one in run.inputs
+        (
+            dataset_input.dataset.name,
+            dataset_input.dataset.digest,
+            dataset_input.tags.get("context", "") or labels(dataset_input.tags),
+            dataset_input.dataset.source,
+        )
+        for dataset_input in run.inputs
     ]
 
 
 def _artifacts(run: v1.Run) -> list[tuple[str, ...]]:
-    return [(one.path or "/", str(one.file_count), str(one.size_bytes), one.digest) for one in run.artifacts]
+    return [
+        (artifact.path or "/", str(artifact.file_count), str(artifact.size_bytes), artifact.digest)
+        for artifact in run.artifacts
+    ]

@@ -88,14 +88,14 @@ def list_runs(
 ) -> None:
     """List runs, newest first or in the given order."""
     options.connect()
-    found = rf.search_runs(
+    runs = rf.search_runs(
         [experiment_named(name) for name in experiment],
         where,
         order_by=order_by,
         lifecycle="all" if deleted else "active",
         limit=limit,
     )
-    show_runs(found, options, packages=packages)
+    show_runs(runs, options, packages=packages)
 
 
 @app.command(help_epilogue=examples("runs show cd83fa2c", "runs show 5f0c0f6d4a8e4f5b9d5a3a1f0c9b7e21 -o json"))
@@ -116,7 +116,7 @@ def rename(
     options: Options = DEFAULTS,
 ) -> None:
     """Rename a run."""
-    _change(run, options, lambda found: rf.rename_run(found, new_name, reason=reason, request_id=request_id))
+    _change(run, options, lambda run_id: rf.rename_run(run_id, new_name, reason=reason, request_id=request_id))
 
 
 @app.command(help_epilogue=examples("runs describe RUN 'Trees of depth 7 on a year of payments'"))
@@ -130,7 +130,7 @@ def describe(
     options: Options = DEFAULTS,
 ) -> None:
     """Change a run's description."""
-    _change(run, options, lambda found: rf.describe_run(found, text, reason=reason, request_id=request_id))
+    _change(run, options, lambda run_id: rf.describe_run(run_id, text, reason=reason, request_id=request_id))
 
 
 @app.command(help_epilogue=examples("runs tag RUN team=risk checked=yes"))
@@ -143,8 +143,8 @@ def tag(
     options: Options = DEFAULTS,
 ) -> None:
     """Set tags of a run; its other tags stay."""
-    chosen = read_pairs(tags)
-    _change(run, options, lambda found: rf.set_run_tags(found, chosen, reason=reason, request_id=request_id))
+    changes = read_pairs(tags)
+    _change(run, options, lambda run_id: rf.set_run_tags(run_id, changes, reason=reason, request_id=request_id))
 
 
 @app.command(help_epilogue=examples("runs untag RUN checked"))
@@ -157,38 +157,38 @@ def untag(
     options: Options = DEFAULTS,
 ) -> None:
     """Remove tags of a run."""
-    _change(run, options, lambda found: rf.remove_run_tags(found, keys, reason=reason, request_id=request_id))
+    _change(run, options, lambda run_id: rf.remove_run_tags(run_id, keys, reason=reason, request_id=request_id))
 
 
 @app.command(help_epilogue=examples("runs delete RUN --reason 'the data was wrong'"))
 def delete(run: RunId, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS) -> None:
     """Delete a run; the history stays, and it can be restored."""
-    _change(run, options, lambda found: rf.delete_run(found, reason=reason, request_id=request_id))
+    _change(run, options, lambda run_id: rf.delete_run(run_id, reason=reason, request_id=request_id))
 
 
 @app.command(help_epilogue=examples("runs restore RUN"))
 def restore(run: RunId, /, *, reason: Reason = "", request_id: RequestId = None, options: Options = DEFAULTS) -> None:
     """Restore a deleted run."""
-    _change(run, options, lambda found: rf.restore_run(found, reason=reason, request_id=request_id))
+    _change(run, options, lambda run_id: rf.restore_run(run_id, reason=reason, request_id=request_id))
 
 
-def show_runs(found: Sequence[v1.Run], options: Options, *, packages: bool = False) -> None:
+def show_runs(runs: Sequence[v1.Run], options: Options, *, packages: bool = False) -> None:
     """Print runs, with the names of their experiments."""
-    names = experiment_names([run.experiment_id for run in found])
+    names = experiment_names([run.experiment_id for run in runs])
     if options.json:
-        print_json([plain_run(run, names[run.experiment_id], packages=packages) for run in found])
+        print_json([plain_run(run, names[run.experiment_id], packages=packages) for run in runs])
     else:
-        print_table(runs_table(found, names, wide=options.wide), wide=options.wide)
+        print_table(runs_table(runs, names, wide=options.wide), wide=options.wide)
 
 
 def _change(run: str, options: Options, change: Callable[[str], None]) -> None:
     options.connect()
-    found = run_id(run)
-    change(found)
-    _show(found, options)
+    found_id = run_id(run)
+    change(found_id)
+    _show(found_id, options)
 
 
 def _show(run: str, options: Options) -> None:
-    found = rf.get_run(run)
-    name = experiment_names([found.experiment_id])[found.experiment_id]
-    options.show(plain_run(found, name, packages=True), lambda: run_details(found, name))
+    stored = rf.get_run(run)
+    name = experiment_names([stored.experiment_id])[stored.experiment_id]
+    options.show(plain_run(stored, name, packages=True), lambda: run_details(stored, name))

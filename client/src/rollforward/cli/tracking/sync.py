@@ -50,16 +50,16 @@ def sync(
         raise UsageError(f"--every must be > 0, got {every:g}")
     if watch:
         return _watch(directory, every, options)
-    found = _sync(directory, options)
-    options.show([_plain(one) for one in found], lambda: _table(found))
-    return EXIT_FAILURE if any(_failed(one) for one in found) else 0
+    results = _sync(directory, options)
+    options.show([_plain(result) for result in results], lambda: _table(results))
+    return EXIT_FAILURE if any(_failed(result) for result in results) else 0
 
 
 def _watch(directory: Path | None, every: float, options: SyncOptions) -> int:
     try:
         while True:
-            for one in _sync(directory, options):
-                _print_result(one, options)
+            for result in _sync(directory, options):
+                _print_result(result, options)
             time.sleep(every)
     except KeyboardInterrupt:
         # Ctrl-C is the normal end of a watch.
@@ -71,32 +71,32 @@ def _sync(directory: Path | None, options: SyncOptions) -> list[rf.Synced]:
         return rf.sync(directory, address=options.server, timeout=options.timeout, progress=advance)
 
 
-def _failed(one: rf.Synced) -> bool:
-    return one.state == "undelivered" or one.refused.total > 0
+def _failed(result: rf.Synced) -> bool:
+    return result.state == "undelivered" or result.refused.total > 0
 
 
-def _plain(one: rf.Synced) -> dict[str, Any]:
-    return {**document(one), "folder": str(one.folder)}
+def _plain(result: rf.Synced) -> dict[str, Any]:
+    return {**document(result), "folder": str(result.folder)}
 
 
-def _print_result(one: rf.Synced, options: SyncOptions) -> None:
+def _print_result(result: rf.Synced, options: SyncOptions) -> None:
     if options.json:
-        print_json_line(_plain(one))
-    elif one.state != "alive" or one.delivered.total:
-        print(printable(" ".join(_row(one)).rstrip()), flush=True)
+        print_json_line(_plain(result))
+    elif result.state != "alive" or result.delivered.total:
+        print(printable(" ".join(_row(result)).rstrip()), flush=True)
 
 
-def _row(one: rf.Synced) -> tuple[str, ...]:
+def _row(result: rf.Synced) -> tuple[str, ...]:
     return (
-        one.run_id,
-        one.state,
-        str(one.delivered.points),
-        str(one.refused.total),
-        str(one.waiting_bytes),
-        one.reason,
+        result.run_id,
+        result.state,
+        str(result.delivered.points),
+        str(result.refused.total),
+        str(result.waiting_bytes),
+        result.reason,
     )
 
 
-def _table(found: Sequence[rf.Synced]) -> RenderableType:
+def _table(results: Sequence[rf.Synced]) -> RenderableType:
     headers = ("RUN", "STATE", "POINTS>", "EXIT_FAILURE>", "WAITING BYTES>", "REASON")
-    return grid(headers, map(_row, found), empty="nothing to deliver")
+    return grid(headers, map(_row, results), empty="nothing to deliver")

@@ -151,11 +151,11 @@ def _print_step(kind: str, step: Any, line: str, options: Options) -> None:
 
 
 def _plain_change(change: v1.RunChange) -> Any:
-    found = plain(change)
+    fields = plain(change)
     if change.HasField("metrics"):
         # Numbers in place of packed bytes.
-        found["metrics"] = {key: _plain_points(points) for key, points in rf.points_of(change).items()}
-    return found
+        fields["metrics"] = {key: _plain_points(points) for key, points in rf.points_of(change).items()}
+    return fields
 
 
 def _plain_points(points: rf.MetricHistory) -> dict[str, Any]:

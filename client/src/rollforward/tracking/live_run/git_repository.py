@@ -37,16 +37,16 @@ def read_head(folder: Path) -> Head | None:
 
 
 def _git_dir(folder: Path) -> Path | None:
-    if chosen := os.environ.get("GIT_DIR"):
-        return _if_repository(folder / chosen)
+    if configured := os.environ.get("GIT_DIR"):
+        return _if_repository(folder / configured)
     for place in (folder, *folder.parents):
         link = place / ".git"
         if link.is_file():
             # In a worktree or submodule, .git is a file that names the repository.
             target = _read(link).removeprefix("gitdir: ")
             return _if_repository(place / target)
-        if found := _if_repository(link):
-            return found
+        if repository := _if_repository(link):
+            return repository
     return None
 
 
@@ -83,8 +83,8 @@ def _origin(common: Path) -> str:
         if section := _SECTION.match(line):
             inside = section[1].lower() == "remote" and section[2] == "origin"
             line = line[section.end() :]  # noqa: PLW2901 - a key may follow in the same line
-        if inside and (found := _URL.fullmatch(line)):
-            return found[1].strip('"')
+        if inside and (url := _URL.fullmatch(line)):
+            return url[1].strip('"')
     return ""
 
 

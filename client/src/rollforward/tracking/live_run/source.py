@@ -30,25 +30,25 @@ _logger: Final = logging.getLogger("rollforward")
 
 def source() -> v1.RunSource:
     """Return the source of this process; unknown fields are empty."""
-    found = v1.RunSource()
-    found.CopyFrom(_of_process())
+    result = v1.RunSource()
+    result.CopyFrom(_of_process())
     for name, max_characters in _MAX_CHARACTERS.items():
-        setattr(found, name, _plain(getattr(found, name), max_characters))
-    return found
+        setattr(result, name, _plain(getattr(result, name), max_characters))
+    return result
 
 
 @cache
 def _of_process() -> v1.RunSource:
     program = _entry_point()
-    found = v1.RunSource(
+    result = v1.RunSource(
         entry_point=os.fsencode(program).decode(errors="replace"),
         runtime=f"{platform.python_implementation().replace('CPython', 'Python')} {platform.python_version()}",
         packages=_packages(),
         host=socket.gethostname(),
     )
     folder = Path(program).parent if Path(program).is_file() else Path.cwd()
-    _describe_commit(found, folder)
-    return found
+    _describe_commit(result, folder)
+    return result
 
 
 def _entry_point() -> str:
@@ -62,12 +62,12 @@ def _entry_point() -> str:
 
 
 def _packages() -> list[str]:
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for distribution in metadata.distributions():
         name, version = _name_and_version(distribution)
         # Python imports the first distribution on the path.
-        found.setdefault(_SEPARATORS.sub("-", name).lower(), version)
-    return [f"{name}=={version}" for name, version in sorted(found.items()) if name][:_PACKAGES]
+        versions.setdefault(_SEPARATORS.sub("-", name).lower(), version)
+    return [f"{name}=={version}" for name, version in sorted(versions.items()) if name][:_PACKAGES]
 
 
 def _name_and_version(distribution: metadata.Distribution) -> tuple[str, str]:
@@ -80,24 +80,24 @@ def _name_and_version(distribution: metadata.Distribution) -> tuple[str, str]:
     return str(distribution.metadata["Name"] or ""), distribution.version
 
 
-def _describe_commit(found: v1.RunSource, folder: Path) -> None:
+def _describe_commit(result: v1.RunSource, folder: Path) -> None:
     head = read_head(folder)
     if head is None:
         return
-    found.git_url = without_credentials(head.url)
-    found.git_commit, found.git_branch = head.commit, head.branch
+    result.git_url = without_credentials(head.url)
+    result.git_commit, result.git_branch = head.commit, head.branch
     status = _git_status(folder)
     branch_lines = [line for line in status or () if line.startswith("# branch.") and line.count(" ") > 1]
     headers = dict(line[2:].split(" ", 1) for line in branch_lines)
-    if not found.git_commit:
-        found.git_commit = headers.get("branch.oid", "").replace("(initial)", "")
-        found.git_branch = headers.get("branch.head", "").replace("(detached)", "") if found.git_commit else ""
+    if not result.git_commit:
+        result.git_commit = headers.get("branch.oid", "").replace("(initial)", "")
+        result.git_branch = headers.get("branch.head", "").replace("(detached)", "") if result.git_commit else ""
     if status is None:
-        found.git_dirty_unknown = True
-        field = "git_dirty" if found.git_commit else "git_commit"
+        result.git_dirty_unknown = True
+        field = "git_dirty" if result.git_commit else "git_commit"
         _logger.warning("git failed or timed out, unknown=%s, timeout=%g s, folder=%s", field, _GIT_SECONDS, folder)
-    elif found.git_commit:
-        found.git_dirty = any(not line.startswith("#") for line in status)
+    elif result.git_commit:
+        result.git_dirty = any(not line.startswith("#") for line in status)
 
 
 def _git_status(folder: Path) -> list[str] | None:
@@ -134,4 +134,4 @@ def without_credentials(url: str) -> str:
 
 
 def _plain(text: str, max_characters: int) -> str:
-    return "".join(one for one in text if unicodedata.category(one) != "Cc")[:max_characters]
+    return "".join(character for character in text if unicodedata.category(character) != "Cc")[:max_characters]

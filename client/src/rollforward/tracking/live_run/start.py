@@ -163,17 +163,17 @@ def _resume(
     connection: Connection, run_id: str, settings: _Settings, *, worker: bool, heartbeat: bool, known: bool = False
 ) -> Run:
     request = v1.ResumeRunRequest(run_id=run_id, request_id=new_request_id())
-    found = None if settings.offline else _try_resume(connection, request, known=known)
+    stored = None if settings.offline else _try_resume(connection, request, known=known)
     beats = heartbeat and not settings.offline
     head = Head(run_id, connection.address, connection.actor, worker=worker, heartbeat=beats)
     return Run(
         _writer(connection, head, settings),
         connection,
         run_id,
-        experiment_id=found.experiment_id if found else "",
-        name=found.name if found else "",
-        params=found.params if found else None,
-        begin=None if found else records.call("ResumeRun", request),
+        experiment_id=stored.experiment_id if stored else "",
+        name=stored.name if stored else "",
+        params=stored.params if stored else None,
+        begin=None if stored else records.call("ResumeRun", request),
         worker=worker,
         heartbeat=beats,
         machine=settings.machine,
@@ -256,9 +256,9 @@ def _checked_run_id(run_id: str) -> str:
     return run_id
 
 
-def _switch(variable: str, chosen: bool | None) -> bool:
-    if chosen is not None:
-        return chosen
+def _switch(variable: str, argument: bool | None) -> bool:
+    if argument is not None:
+        return argument
     text = os.environ.get(variable, "0").strip().lower()
     if text not in {"", "0", "1", "false", "true"}:
         raise InvalidRequest("INVALID_SETTING", f"invalid {variable} {text!r}: expected 0 or 1", {"setting": variable})

@@ -78,7 +78,7 @@ class Machine:
         """Return the current measurements, by name."""
         memory = self._psutil.virtual_memory()
         disk = self._psutil.disk_usage(os.sep)
-        found = {
+        values = {
             "cpu_utilization_percentage": self._psutil.cpu_percent(),
             "system_memory_usage_megabytes": memory.used / _MEGA,
             "system_memory_usage_percentage": memory.percent,
@@ -86,10 +86,10 @@ class Machine:
             "disk_usage_megabytes": disk.used / _MEGA,
             "disk_available_megabytes": disk.free / _MEGA,
         }
-        found |= self._traffic()
+        values |= self._traffic()
         for number, gpu in enumerate(self._gpus):
-            found |= {f"gpu_{number}_{name}": value for name, value in _measure_gpu(*gpu)}
-        return {f"system/{name}": float(value) for name, value in found.items()}
+            values |= {f"gpu_{number}_{name}": value for name, value in _measure_gpu(*gpu)}
+        return {f"system/{name}": float(value) for name, value in values.items()}
 
     def _traffic(self) -> dict[str, float]:
         now = self._psutil.net_io_counters()
