@@ -71,9 +71,9 @@ def _check_readable(event: NewEvent) -> None:
     """Raise ValueError for what `decode` would take for unreadable."""
     values = [event.id, *(getattr(event.metadata, field) for field in _EXTENSIONS if field != "reason")]
     if not event.id or max(map(len, values)) > _MAX_INDEXED:
-        raise ValueError(f"an event's id and metadata have 1 to {_MAX_INDEXED} characters each")
+        raise ValueError(f"invalid event: expected an id and metadata of at most {_MAX_INDEXED} characters each")
     if any("\0" in text for text in (event.stream, event.metadata.reason, *values)):
-        raise ValueError("an event's stream, id and metadata must not hold the character NUL")
+        raise ValueError("invalid event: its stream, id and metadata must not contain the character NUL")
 
 
 def _encode(log: str, event: NewEvent, types: EventTypes, time: str) -> Encoded:

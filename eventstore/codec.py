@@ -30,13 +30,13 @@ class EventTypes:
         for event_type in types:
             name = event_type.DESCRIPTOR.full_name
             if name in self._types:
-                raise ValueError(f"event type {name} is given twice")
+                raise ValueError(f"duplicate event type {name}")
             self._types[name] = event_type
         self._upcasters: dict[str, Upcaster] = {}
         for event_type, upcaster in (upcasters or {}).items():
             name = event_type.DESCRIPTOR.full_name
             if name not in self._types:
-                raise ValueError(f"upcaster for {name}, which is not an event type of this log")
+                raise ValueError(f"invalid upcaster: {name} is not an event type of this log")
             self._upcasters[name] = upcaster
 
     @property
@@ -52,7 +52,7 @@ class EventTypes:
         """Return an event's type name and bytes; the same event always gives the same bytes.
 
         Raises:
-            UnknownEventType: The log was not told of this type.
+            UnknownEventType: The type is not one of the log's.
         """
         name = event.DESCRIPTOR.full_name
         if name not in self._types:

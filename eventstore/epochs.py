@@ -69,7 +69,7 @@ def epoch_of(event: RecordedEvent) -> int:
 
 
 def next_epoch(epochs: Sequence[int], time_ms: int) -> int:
-    """Return a number for a new epoch: its time, so that two copies of one log never begin the same."""
+    """Return a number for a new epoch: its time, so that two copies of one log never start the same epoch."""
     return max(time_ms, max(epochs) + 1)
 
 
@@ -77,7 +77,7 @@ def check_epoch(log: str, given: int, current: int) -> None:
     """Raise `Conflict` LOG_EPOCH_CHANGED when a position was read in another epoch than the log's; 0 is the first."""
     if (read := given or FIRST_EPOCH) != current:
         message = (
-            f"this position of the {log} log was read in epoch {read}: the log lost events and is in epoch {current}"
+            f"stale position of the {log} log: it is of epoch {read}, and the log lost events and is in epoch {current}"
         )
         raise Conflict("LOG_EPOCH_CHANGED", f"{message}. Read again", log=log, epoch=str(current), given=str(read))
 
@@ -96,10 +96,10 @@ async def check_past(store: EventStore, position: int, given: int) -> None:
     if read in store.epochs:
         later = store.epochs[store.epochs.index(read) + 1 :]
         events = [event async for event in store.read(EPOCH_STREAM) if begins_epoch(event)]
-        if position <= min(cast("EpochBegan", one.data).kept_until for one in events if epoch_of(one) in later):
+        if position <= min(cast("EpochBegan", event.data).kept_until for event in events if epoch_of(event) in later):
             return
-    fault = f"position {position} of the {store.log} log was read in epoch {read}, what stood there then may be lost"
-    message = f"{fault}: the log is in epoch {current}. Read again, or name the epoch that you read the position in"
+    fault = f"position {position} of the {store.log} log is of epoch {read}, and its event may be lost"
+    message = f"{fault}: the log is in epoch {current}. Read again, or pass the position's epoch"
     raise Conflict("LOG_EPOCH_CHANGED", message, log=store.log, epoch=str(current), given=str(read))
 
 
@@ -148,13 +148,13 @@ def _is_indexed(event: RecordedEvent, indexed: IndexedEvent) -> bool:
 
 
 async def refuse_losses(store: EventStore, known: Sequence[KnownPosition]) -> None:
-    """Raise `LogLost` when a log does not hold all that is known of it."""
-    if losses := [loss for one in known if (loss := await find_loss(store, one))]:
+    """Raise `LogLost` if a log lacks known events."""
+    if losses := [loss for position in known if (loss := await find_loss(store, position))]:
         raise LogLost(losses)
 
 
 async def begin_epoch(store: EventStore, began: EpochMessage, metadata: Metadata) -> None:
-    """Append the event that begins an epoch, unless another process began one meanwhile."""
+    """Append the event that begins an epoch, unless another process has begun one."""
     last = [event.position async for event in store.read(EPOCH_STREAM)]
     event_id = new_id()
     event = NewEvent(EPOCH_STREAM, began, metadata, event_id, event_id)  # type: ignore[arg-type]

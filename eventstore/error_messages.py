@@ -15,7 +15,7 @@ def error_text(error: BaseException) -> str:
     if error.__cause__ is not None:
         return error_text(error.__cause__)
     if isinstance(error, TimeoutError):
-        return "no answer in time"
+        return "timed out"
     if isinstance(error, MemoryError):
         return "out of memory"
     return kind_of(error)

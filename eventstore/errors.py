@@ -26,7 +26,7 @@ class Rejected(Exception):
     Args:
         kind: What kind of refusal it is.
         reason: A stable upper-case word, such as ``VERSION_NOT_FOUND``: what callers branch on.
-        message: The refusal in words, for people.
+        message: The message for people.
         detail: A message for the caller to read on, such as the evidence of a gate.
         metadata: What it is about, by name.
 
@@ -119,7 +119,7 @@ class LogRewritten(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What a log lacks of what is known of it.
+    """The known events that a log lacks.
 
     Attributes:
         log: The log's name.
@@ -134,23 +134,23 @@ class Loss:
     kept: int | None = None
 
     def rank(self) -> tuple[int, bool]:
-        """Return how much a loss says: the greatest of those of a log is shown."""
+        """Return the rank of a loss: the greatest of a log is shown."""
         return self.known.position, self.known.index is not None
 
     def __str__(self) -> str:
         source, position = self.known.source, self.known.position
         missing = "" if self.kept is None else f": positions {self.kept + 1} to {position} are missing"
         if self.head < position:
-            return f"the {self.log} log ends at position {self.head}, {source} know position {position}{missing}"
-        other = "it is another log, or it lost its end and went on"
-        return f"the {self.log} log holds another event at position {position} than {source} know, {other}{missing}"
+            return f"the {self.log} log ends at position {self.head}, but {source} know position {position}{missing}"
+        other = "it is another log, or lost events and has new ones"
+        return f"the {self.log} log has another event at position {position} than {source} know: {other}{missing}"
 
 
 class LogLost(Exception):
-    """A log is shorter than, or other than, what was computed from it knows; nothing was changed.
+    """A log lacks or differs from events that its derived state knows; nothing was changed.
 
     Attributes:
-        losses: What each log lacks, one entry for each source that knows it.
+        losses: The losses, one entry for each source that knows the events.
     """
 
     reason = "LOG_LOST"
@@ -158,7 +158,7 @@ class LogLost(Exception):
     def __init__(self, losses: Sequence[Loss]) -> None:
         furthest = {loss.log: loss for loss in sorted(losses, key=Loss.rank)}
         accept = " ".join(f"--accept-log-loss {log}" for log in furthest)
-        way_out = f"restore the log (docs/backup.md, Restore a backup), or start with {accept} to go on without them"
+        way_out = f"restore the log (docs/backup.md, Restore a backup), or start with {accept} to continue without them"
         super().__init__(f"{self.reason}: {'; '.join(map(str, furthest.values()))}. Nothing was changed: {way_out}")
         self.losses = tuple(losses)
 
@@ -176,7 +176,7 @@ class StreamUnreadable(StoreUnavailable):
 
     def __init__(self, event: RecordedEvent, why: str) -> None:
         message = f"stream {event.stream}: position {event.position} cannot be read: {why}"
-        super().__init__(f"{message}; run the release that wrote it", "EVENT_UNREADABLE")
+        super().__init__(f"{message}. Run the release that wrote it", "EVENT_UNREADABLE")
         self.position = event.position
 
 

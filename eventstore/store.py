@@ -108,8 +108,8 @@ class EventStore(Protocol):
 def check_append(events: Sequence[NewEvent], expected: Mapping[str, int]) -> None:
     """Raise what every store raises before it looks into its log: `ValueError` or `TooManyEvents`."""
     if not events:
-        raise ValueError("an append needs an event")
+        raise ValueError("empty append: expected at least one event")
     if len(events) > MAX_APPEND_EVENTS:
         raise TooManyEvents(len(events), MAX_APPEND_EVENTS)
     if unwritten := expected.keys() - {event.stream for event in events}:
-        raise ValueError(f"no event is of {sorted(unwritten)}, whose revision is expected")
+        raise ValueError(f"expected revisions of streams without events: {sorted(unwritten)}")

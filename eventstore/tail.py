@@ -109,7 +109,7 @@ class Tail:
     async def stop(self) -> None:
         """Stop; followers and waiters get an error."""
         await end(self._task)
-        self._end_with(StoreUnavailable(f"the {self.store.log} log is not followed any more"))
+        self._end_with(StoreUnavailable(f"the {self.store.log} log is no longer followed"))
 
     async def wait_for(self, position: int, seconds: float | None = None) -> None:
         """Wait until the event at `position` has been received, for so many seconds at most.
@@ -143,7 +143,7 @@ class Tail:
         without events: a bookmark.
 
         Raises:
-            Rejected: POSITION_AHEAD when the log has not come to `after`.
+            Rejected: POSITION_AHEAD if `after` is after the end of the log.
             FollowerTooSlow: More was heard than is kept before the follower took it.
             StoreUnavailable: The tail has ended, or it was dismissed.
         """
@@ -159,8 +159,8 @@ class Tail:
     async def _steps(
         self, after: int, quiet_seconds: float | None, *, dismissible: bool
     ) -> AsyncGenerator[tuple[Batch, int]]:
-        if after > self.position and after > await self.store.head():
-            message = f"the log has not come to position {after}"
+        if after > self.position and after > (head := await self.store.head()):
+            message = f"position {after} is after the end of the {self.store.log} log: expected at most {head}"
             raise Rejected(Kind.INVALID, "POSITION_AHEAD", message, position=str(after))
         while after < self._kept_after:
             until = self.position
@@ -223,7 +223,7 @@ class Tail:
 
     def _hear(self, batch: Batch) -> None:
         if began := [event for event in batch if begins_epoch(event)]:
-            raise LogRewritten(f"the {self.store.log} log began epoch {epoch_of(began[-1])}: start again to follow it")
+            raise LogRewritten(f"the {self.store.log} log began epoch {epoch_of(began[-1])}. Restart to follow it")
         size = sum(event.data.ByteSize() for event in batch) + len(batch) * EVENT_BYTES
         self._kept.append((batch, size))
         self._size += size
@@ -248,12 +248,12 @@ class Tail:
                     async for batch in subscription:
                         self._hear(batch)
             except StoreUnavailable as error:
-                _logger.warning("log waited for", log=self.store.log, error=str(error))
+                _logger.warning("log unavailable, retrying", log=self.store.log, error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
             except Exception as error:
-                _logger.exception("log cannot be followed", log=self.store.log, position=self.position)
+                _logger.exception("cannot follow the log", log=self.store.log, position=self.position)
                 self.failure = error
-                self._end_with(StoreUnavailable(f"the {self.store.log} log cannot be followed: {error_text(error)}"))
+                self._end_with(StoreUnavailable(f"cannot follow the {self.store.log} log: {error_text(error)}"))
                 return
 
     def _end_with(self, error: StoreUnavailable) -> None:
@@ -282,7 +282,7 @@ async def replay(
     pages: list[Batch] = []
     async with aclosing(store.past(after, until, shared=shared)) as past:
         async for page in past:
-            pages.append(page if page[-1].position <= until else [one for one in page if one.position <= until])
+            pages.append(page if page[-1].position <= until else [event for event in page if event.position <= until])
             if sum(map(len, pages)) >= gathered:
                 yield _joined(pages)
                 pages = []

@@ -162,7 +162,7 @@ def start(
     def settings() -> Settings:
         given = _settings((service,), data, grpc, http, nats, database, artifacts, webhooks_allow_private)
         if not given.nats:
-            fault = "one service alone needs a NATS server: --nats or ROLLFORWARD_NATS"
+            fault = "no NATS server: a single service needs --nats or ROLLFORWARD_NATS"
             raise Rejected(Kind.INVALID, "INVALID_SETTING", fault, name="ROLLFORWARD_NATS")
         return replace(given, accept_log_loss=accept_log_loss, insecure=insecure)
 

@@ -1,4 +1,4 @@
-"""The logs of a process: opened at start, after all that knows them was compared with what they hold."""
+"""The logs of a process, opened at start after a comparison with the rows, snapshots and notes that know them."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ class Knowledge:
 
     def __init__(self, data: Path, derived: Sequence[Derived]) -> None:
         self._data = data
-        self._derived = {one.log: one for one in derived}
+        self._derived = {state.log: state for state in derived}
         self._known: dict[str, list[KnownPosition]] = {}
 
     def read(self) -> None:
-        """Look at all of it; this blocks.
+        """Read all known positions; this blocks.
 
         Raises:
             sa.exc.OperationalError: The database is out of reach.
@@ -78,7 +78,7 @@ class Knowledge:
                 try:
                     known += snapshots.known()
                 except StoreUnavailable as error:
-                    _logger.warning("snapshots are not compared with the log", error=str(error))
+                    _logger.warning("snapshots unavailable, not compared with the log", error=str(error))
                     reaches_snapshots = False
                     break
             self._known[log] = [at for at in known if at.position]
@@ -88,10 +88,10 @@ class Knowledge:
         return self._known.get(log, ())
 
     def put_aside(self, losses: Sequence[Loss], number: int) -> None:
-        """Rename what knows more than its log, so that it is kept and never opened; this blocks."""
+        """Rename state that is ahead of its log, so that it is kept and never opened; this blocks."""
         for loss in losses:
             aside = self._put_aside(loss.log, loss.known, number)
-            _logger.warning("put aside", log=loss.log, source=loss.known.source, name=aside)
+            _logger.warning("derived state set aside", log=loss.log, source=loss.known.source, name=aside)
 
     def _put_aside(self, log: str, lost: KnownPosition, number: int) -> str | None:
         if lost.source.startswith("file "):
@@ -116,15 +116,15 @@ def _claimed(generations: Generations) -> Iterator[None]:
 
 
 async def open_log(store: JetStreamStore, knowledge: Knowledge, settings: Settings, *, erasable: bool) -> None:
-    """Open a log that holds what is known of it; make it when nothing is known of it and it is not there.
+    """Open a log that has all known events; create it if it is missing and nothing is known of it.
 
-    What it lost was accepted: a new epoch begins, and what knows more is put aside.
+    If it lost events, which the operator accepted, a new epoch begins and state that is ahead is set aside.
     """
     losses = await find_losses(store, knowledge)
     await store.open(replicas=settings.replicas, erasable=erasable)
     if not losses:
         if store.log in settings.accept_log_loss:
-            _logger.warning("nothing is lost: --accept-log-loss has no effect, remove it", log=store.log)
+            _logger.warning("no loss found, remove --accept-log-loss", log=store.log)
         return
     time_ms = time.time_ns() // 1_000_000
     if any(loss.known.epoch not in store.epochs[:-1] for loss in losses):
@@ -140,7 +140,7 @@ async def refuse_losses(stores: Sequence[JetStreamStore], knowledge: Knowledge, 
 
 
 async def find_losses(store: JetStreamStore, knowledge: Knowledge) -> list[Loss]:
-    """Return what a log lacks; one that is not there lacks all that is known of it."""
+    """Return the losses of a log; a missing log lost all that is known of it."""
     known = knowledge.of(store.log)
     if not await store.find():
         return missing_losses(store.log, known)
@@ -148,12 +148,12 @@ async def find_losses(store: JetStreamStore, knowledge: Knowledge) -> list[Loss]
 
 
 def missing_losses(log: str, known: Sequence[KnownPosition]) -> list[Loss]:
-    """Return the losses of a log of which nothing is there."""
+    """Return the losses of a missing log."""
     return [Loss(log, 0, at, 0) for at in known]
 
 
 def refuse_missing_store(settings: Settings, knowledge: Knowledge, logs: Sequence[str]) -> None:
-    """Raise `LogLost` when the built-in NATS server has no data but rows are there: a volume that is not mounted."""
+    """Raise `LogLost` if the built-in NATS server has no data but rows exist: a volume is not mounted."""
     if (settings.data / "nats" / "store" / "jetstream").exists():
         return
     unaccepted = [log for log in logs if log not in settings.accept_log_loss]
@@ -173,7 +173,7 @@ async def _begin(store: JetStreamStore, losses: Sequence[Loss], settings: Settin
     )
     await begin_epoch(store, began, Metadata(operator(settings), "--accept-log-loss"))
     await store.find()
-    _logger.warning("a new epoch began", log=store.log, epoch=store.epochs[-1], loss=str(furthest))
+    _logger.warning("new epoch begins", log=store.log, epoch=store.epochs[-1], loss=str(furthest))
 
 
 def operator(settings: Settings) -> str:
@@ -185,7 +185,7 @@ def operator(settings: Settings) -> str:
 
 
 class PositionNotes:
-    """Notes in the data directory of how far each log was followed: rows may lag behind, or be lost.
+    """Notes in the data directory of each log's last known position: rows may lag behind, or be lost.
 
     Args:
         data: The data directory.
@@ -203,7 +203,7 @@ class PositionNotes:
         self._task = asyncio.create_task(self._run(), name="position notes")
 
     async def stop(self) -> None:
-        """Write down the last positions. Stopping twice is harmless."""
+        """Write the last positions. Stopping again is harmless."""
         await end(self._task)
         await self._note()
 
@@ -219,7 +219,7 @@ class PositionNotes:
             try:
                 await asyncio.to_thread(_write_note, note_path(self._data, log), await self._known(tail))
             except (OSError, StoreUnavailable, UnknownEventType) as error:
-                _logger.warning("position of the log is not noted", log=log, error=error_text(error))
+                _logger.warning("cannot note log position", log=log, error=error_text(error))
             else:
                 self._noted[log] = tail.position
 
@@ -236,7 +236,7 @@ def note_path(data: Path, log: str) -> Path:
 
 
 def read_note(data: Path, log: str) -> KnownPosition | None:
-    """Return the noted position of a log; None when there is none that can be read."""
+    """Return the noted position of a log; None if there is no readable note."""
     path = note_path(data, log)
     try:
         noted = json.loads(path.read_bytes())

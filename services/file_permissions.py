@@ -31,12 +31,12 @@ def make_private(data: Path) -> None:
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         if data.stat().st_mode & stat.S_IWOTH:
-            raise DataDirectoryUnusable(data, "every local user may write to it")
+            raise DataDirectoryUnusable(data, "every local user can write to it. Restrict it with chmod o-w")
         tightened = [path for path in (data, *_inside(data)) if _tighten(path)]
     except OSError as error:
-        raise DataDirectoryUnusable.because(data, error) from error
+        raise DataDirectoryUnusable.from_os_error(data, error) from error
     if tightened:
-        _logger.warning("data directory is private now", data=str(data), paths=len(tightened), first=str(tightened[0]))
+        _logger.warning("data directory made private", data=str(data), paths=len(tightened), first=str(tightened[0]))
 
 
 def _inside(data: Path) -> Iterator[Path]:

@@ -1,7 +1,6 @@
 """Find the project's former house words in names, docstrings, comments, messages and pages: plain words say the same.
 
-`ALLOWED` lists where a word is right after all, with the reason. `LATER` lists folders that are not rewritten yet; it
-only shrinks.
+`ALLOWED` lists where a word is right after all, with the reason.
 """
 
 from __future__ import annotations
@@ -75,9 +74,6 @@ ALLOWED: Final = {
 }
 """By word and the beginning of a path: why it stays."""
 
-LATER: Final = ("services/",)
-"""Where the words are not rewritten yet."""
-
 SKIPPED: Final = re.compile(r"_pb2|CHANGELOG\.md$|^tools/words\.py$|^LICENSE$|requirements\.lock$")
 # "At least" and "at most" are plain English.
 PARTS: Final = re.compile(r"at_(?:least|most)|[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
@@ -146,11 +142,11 @@ def files() -> list[str]:
 
 
 def main(arguments: list[str]) -> None:
-    """Print the house words of the folders given, else of all but `LATER`; exit 1 if there are any."""
+    """Print the house words of the folders given, else of all; exit 1 if there are any."""
     found = [
         finding
         for path in files()
-        if path.startswith(tuple(arguments)) or not (arguments or path.startswith(LATER))
+        if not arguments or path.startswith(tuple(arguments))
         for finding in findings(path)
         if not is_allowed(finding)
     ]

@@ -105,7 +105,9 @@ class CommandHandler(Generic[S]):
                     return await self._first_outcome(stream, metadata, refusal, state.end)
             except WrongExpectedRevision:
                 await self._states.newest(stream)
-        busy = Conflict("STREAM_BUSY", f"other writers were faster {ATTEMPTS} times in a row", stream=stream)
+        busy = Conflict(
+            "STREAM_BUSY", f"too much contention: other writers were faster {ATTEMPTS} times. Retry", stream=stream
+        )
         return await self._first_outcome(stream, metadata, busy)
 
     async def _attempt(self, stream: str, state: StreamState[S], command: object, metadata: Metadata) -> Outcome[S]:

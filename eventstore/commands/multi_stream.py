@@ -48,7 +48,7 @@ class MultiStreamCommands:
                     await stack.enter_async_context(self._locks.setdefault(stream, asyncio.Lock()))
                 with suppress(WrongExpectedRevision):
                     return await self._attempt(plan, metadata, streams, locked)
-        busy = Conflict("STREAM_BUSY", f"other writers were faster {ATTEMPTS} times in a row")
+        busy = Conflict("STREAM_BUSY", f"too much contention: other writers were faster {ATTEMPTS} times. Retry")
         return await self._requests.written_or(busy, metadata)
 
     async def _attempt(

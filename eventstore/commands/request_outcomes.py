@@ -142,14 +142,14 @@ class RequestOutcomes:
             reused = Rejected(
                 Kind.INVALID,
                 "REQUEST_ID_REUSED",
-                f"request id {metadata.request_id!r} was used for another command",
+                f"request id {metadata.request_id!r} was already used for another command. Use a new one",
                 request_id=metadata.request_id,
                 position=str(request.first),
             )
             reused.evaluated_at = self._store.log, request.last
             raise reused
-        found = [await self._store.event_at(position) for position in range(request.first, request.last + 1)]
-        events = tuple(event for event in found if event is not None)
+        recorded = [await self._store.event_at(position) for position in range(request.first, request.last + 1)]
+        events = tuple(event for event in recorded if event is not None)
         for event in events:
             check_readable(event)
         return events, request.last
@@ -157,7 +157,9 @@ class RequestOutcomes:
 
 def in_flight() -> StoreUnavailable:
     """Return the error for a request whose outcome is not known yet."""
-    return StoreUnavailable("the outcome of this request is not known yet", "REQUEST_IN_FLIGHT")
+    return StoreUnavailable(
+        "the outcome of this request is not known yet. Retry with the same request id", "REQUEST_IN_FLIGHT"
+    )
 
 
 def _new_events(events: Sequence[tuple[str, Message]], metadata: Metadata) -> list[NewEvent]:

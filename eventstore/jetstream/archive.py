@@ -59,9 +59,9 @@ async def snapshot_stream(client: NatsClient, log: str) -> AsyncGenerator[Stream
                 await client.publish(message.reply)
             yield message.data
         if (status := (message.headers or {}).get("Status", "204")) != "204":
-            raise StoreUnavailable(f"the snapshot of the {log} log broke off: {status} {message.headers}")
+            raise StoreUnavailable(f"the snapshot of the {log} log was interrupted: {status} {message.headers}")
     except (TimeoutError, nats.errors.Error) as error:
-        raise StoreUnavailable(f"the snapshot of the {log} log broke off: {describe(error)}") from error
+        raise StoreUnavailable(f"the snapshot of the {log} log was interrupted: {describe(error)}") from error
     finally:
         await chunks.unsubscribe()
 
@@ -98,9 +98,11 @@ async def _request(client: NatsClient, subject: str, data: bytes) -> Msg:
     try:
         return await client.request(subject, data, timeout=ANSWER_SECONDS)
     except (TimeoutError, nats.errors.Error) as error:
-        raise StoreUnavailable(f"NATS does not answer {subject}: {describe(error)}") from error
+        raise StoreUnavailable(f"NATS does not respond to {subject}: {describe(error)}") from error
 
 
 def _refuse(answer: Mapping[str, Any], log: str) -> None:
     if error := answer.get("error"):
-        raise StoreUnavailable(f"NATS refuses for the {log} log: {error.get('description')} ({error.get('err_code')})")
+        raise StoreUnavailable(
+            f"NATS rejects the request for the {log} log: {error.get('description')} ({error.get('err_code')})"
+        )

@@ -147,7 +147,7 @@ def _cannot_connect(url: str, error: BaseException | None) -> str:
             "server, or put them into the URL"
         )
     if isinstance(error, (ValueError, nats.errors.Error)) and not isinstance(error, TimeoutError):
-        return f"{fault}: {describe(error)}. Expected nats://HOST:PORT, several with commas in between"
+        return f"{fault}: {describe(error)}. Expected nats://HOST:PORT, or several separated by commas"
     reason = "connection refused" if isinstance(error, ConnectionRefusedError) else describe(error or TimeoutError())
     return f"{fault}: {reason}. Is a server running there?"
 
@@ -177,7 +177,7 @@ class _Errors:
             self.refusal = error
             self.refused.set()
         if repr(error) != repr(self.error):
-            _logger.warning("nats error", error=describe(error))
+            _logger.warning("NATS connection error", error=describe(error))
         self.error = error
 
     async def forget(self) -> None:
@@ -193,6 +193,6 @@ def server_version(client: NatsClient) -> str:
 def check_server(version: str, max_payload: int) -> None:
     """Raise `UnsafeStore` for a server that is older than 2.12 or takes messages too small for an event."""
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_SERVER:
-        raise UnsafeStore(f"NATS {version} cannot append several events all or none; 2.12 or newer is needed")
+        raise UnsafeStore(f"NATS {version} has no atomic batches: expected 2.12 or newer")
     if max_payload < MAX_MESSAGE_BYTES:
-        raise UnsafeStore(f"NATS takes messages of {max_payload} bytes; {MAX_MESSAGE_BYTES} are needed")
+        raise UnsafeStore(f"the max_payload of NATS is {max_payload} bytes: expected at least {MAX_MESSAGE_BYTES}")

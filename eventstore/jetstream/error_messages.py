@@ -17,5 +17,5 @@ def describe(error: BaseException) -> str:
         codes = f"code {error.code or 'unknown'}, error {error.err_code or 'unknown'}"
         return f"{error.description or kind_of(error)} ({codes})"
     if isinstance(error, TimeoutError):
-        return "no answer in time"
+        return "timed out"
     return error_text(error).removeprefix("nats: ")

@@ -63,7 +63,7 @@ def _read_monitor(url: str) -> Flush:
         connection.request("GET", parts.path.rstrip("/") + "/varz")
         return _flush(json.loads(connection.getresponse().read()))
     except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
-        raise StoreUnavailable(f"the monitoring port {url} does not answer: {error_text(error)}") from error
+        raise StoreUnavailable(f"cannot reach the monitoring port {url}: {error_text(error)}") from error
     finally:
         connection.close()
 

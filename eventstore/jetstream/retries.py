@@ -59,7 +59,7 @@ class Retries:
                 failures += 1
                 if not _is_temporary(error) or time.monotonic() > deadline:
                     why = self._explain() or describe(error)
-                    raise StoreUnavailable(f"the {self._log} log does not answer: {why}") from error
+                    raise StoreUnavailable(f"the {self._log} log does not respond: {why}") from error
                 await asyncio.sleep(pause_after(failures))
 
 

@@ -19,17 +19,17 @@ from eventstore.jetstream.error_messages import describe
 ANSWER_SECONDS = 5.0
 
 
-async def ask_server(url: str, user: str, password: str, what: str) -> Any:
-    """Asks one server by way of its system account, on a connection of its own that lasts as long as the question.
+async def ask_server(url: str, user: str, password: str, endpoint: str) -> Any:
+    """Query one server through its system account, on a connection of its own.
 
     Raises:
-        StoreUnavailable: It does not answer.
+        StoreUnavailable: It does not respond.
     """
     client = await connect(url, user, password, timeout_seconds=ANSWER_SECONDS)
     try:
-        answer = await client.request(f"$SYS.REQ.SERVER.PING.{what}", b"", timeout=ANSWER_SECONDS)
+        answer = await client.request(f"$SYS.REQ.SERVER.PING.{endpoint}", b"", timeout=ANSWER_SECONDS)
     except (TimeoutError, nats.errors.Error) as error:
-        raise StoreUnavailable(f"the system account of {url} does not answer: {describe(error)}") from error
+        raise StoreUnavailable(f"the system account of {url} does not respond: {describe(error)}") from error
     finally:
         await client.close()
     return json.loads(answer.data)["data"]
@@ -39,7 +39,7 @@ async def ask_write_error(url: str, user: str, password: str) -> str:
     """Return what a server says is wrong when it cannot write; empty if it can.
 
     Raises:
-        StoreUnavailable: It does not answer.
+        StoreUnavailable: It does not respond.
     """
     said = str((await ask_server(url, user, password, "HEALTHZ")).get("error", ""))
     return said if "write error" in said else ""

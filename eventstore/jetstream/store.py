@@ -91,10 +91,10 @@ class JetStreamStore:
             except NotFoundError:
                 return None
 
-        found = await self._retry(info)
-        if found is None:
+        stream = await self._retry(info)
+        if stream is None:
             return False
-        self._reader.replicas = found.config.num_replicas or 1
+        self._reader.replicas = stream.config.num_replicas or 1
         self._epochs = await read_epochs(self)
         return True
 
@@ -124,7 +124,7 @@ class JetStreamStore:
         different = differences(wanted, given)
         unfit = different if created else {setting: different[setting] for setting in NEEDED if setting in different}
         if unfit:
-            raise UnsafeStore(f"the {self._log} log cannot be kept safely: {'; '.join(unfit.values())}")
+            raise UnsafeStore(f"unsafe {self._log} log: {'; '.join(unfit.values())}")
         self._reader.replicas = given.num_replicas or 1
         self._epochs = await read_epochs(self)
 
@@ -210,7 +210,7 @@ class JetStreamStore:
             now = await self.event_at(last.position)
             # An event may have been erased from the middle of a log; one after the log's head was lost.
             if (now.id != last.id) if now else (await self.head() < last.position):
-                raise LogRewritten(f"the {self._log} log no longer holds event {last.id} at position {last.position}")
+                raise LogRewritten(f"the {self._log} log lost event {last.id} at position {last.position}")
 
     async def head(self) -> int:
         """Return the position of the last event, even if it was erased."""

@@ -55,12 +55,12 @@ def differences(asked: api.StreamConfig, given: api.StreamConfig) -> dict[str, s
     A server may drop what it was asked for without an error: nats-server 2.15.1 creates a stream with deny_purge off
     when it leaves delete markers.
     """
-    found = {}
+    faults = {}
     for setting, effect in _COMPARED.items():
         wanted, real = _plain(getattr(asked, setting)), _plain(getattr(given, setting))
         if wanted != real and not _is_stricter(setting, real):
-            found[setting] = f"the stream's {setting} is {_shown(real)}, not {_shown(wanted)}: {effect}"
-    return found
+            faults[setting] = f"the stream's {setting} is {_shown(real)}, not {_shown(wanted)}: {effect}"
+    return faults
 
 
 def _is_stricter(setting: str, real: Any) -> bool:

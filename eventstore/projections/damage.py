@@ -50,16 +50,16 @@ def check_file(path: Path) -> None:
     if not path.is_file():
         raise RowsDamaged(f"{path} is not a file")
     if not os.access(path, os.R_OK | os.W_OK):
-        raise RowsDamaged(f"{path} may not be read and written: permission denied")
+        raise RowsDamaged(f"cannot read and write {path}: permission denied")
     wal, index = (path.with_name(f"{path.name}-{suffix}") for suffix in ("wal", "shm"))
     for companion in (wal, index):
         if companion.exists() and not companion.is_file():
             raise RowsDamaged(f"{companion} is not a file")
     size = path.stat().st_size
     if not (wal.exists() and wal.stat().st_size) and size < (whole := _size_in_header(path)):
-        raise RowsDamaged(f"{path} is cut: {size} of {whole} bytes")
-    if size <= CHECKED_BYTES and (found := _quick_check(path)) != "ok":
-        raise RowsDamaged(f"{path}: {found}")
+        raise RowsDamaged(f"{path} is truncated: {size} of {whole} bytes")
+    if size <= CHECKED_BYTES and (result := _quick_check(path)) != "ok":
+        raise RowsDamaged(f"{path}: {result}")
 
 
 def are_files(path: Path) -> bool:

@@ -78,8 +78,8 @@ class Database:
     def generations(self, name: str) -> list[tuple[str, int]]:
         """Return the (fingerprint, number) of every generation of a projection, oldest first."""
         pattern = re.compile(rf"^rf_{re.escape(_word(name))}_([0-9a-f]{{10}})_(\d+)$")
-        found = [match for entry in self._names() if (match := pattern.match(entry))]
-        return sorted(((match[1], int(match[2])) for match in found), key=lambda one: one[1])
+        matches = [match for entry in self._names() if (match := pattern.match(entry))]
+        return sorted(((match[1], int(match[2])) for match in matches), key=lambda generation: generation[1])
 
     def _names(self) -> list[str]:
         if self._directory:
@@ -95,7 +95,7 @@ class Database:
         Raises:
             sa.exc.OperationalError: The database is out of reach.
         """
-        found = []
+        positions = []
         for fingerprint_, number in self.generations(name):
             label = _label(name, fingerprint_, number)
             try:
@@ -106,8 +106,8 @@ class Database:
                 continue
             if at and at.live:
                 mark, index = mark_of(at.event_id), partial(self._indexed, label)
-                found.append(KnownPosition(f"rows {label}", at.epoch, at.position, mark, index))
-        return found
+                positions.append(KnownPosition(f"rows {label}", at.epoch, at.position, mark, index))
+        return positions
 
     def _is_no_file(self, label: str) -> bool:
         return self._directory is not None and not are_files(self._directory / f"{label}.db")
@@ -256,7 +256,7 @@ class Database:
 def _postgresql(location: str) -> sa.URL:
     url = sa.make_url(location)
     if url.get_backend_name() not in {"postgresql", "postgres"}:
-        raise ValueError(f"rows live in a directory or in PostgreSQL, not in {url.get_backend_name()}")
+        raise ValueError(f"unsupported database {url.get_backend_name()}: expected a directory or postgresql://")
     return url.set(drivername="postgresql+psycopg")
 
 

@@ -108,10 +108,10 @@ class Generation:
     def _file_identity(self) -> tuple[int, int] | None:
         """Return device and inode of the SQLite file; None when there is none."""
         try:
-            found = None if self._on_postgresql else Path(self._engine.url.database or "").stat()
+            file = None if self._on_postgresql else Path(self._engine.url.database or "").stat()
         except FileNotFoundError:
             return None
-        return (found.st_dev, found.st_ino) if found and stat.S_ISREG(found.st_mode) else None
+        return (file.st_dev, file.st_ino) if file and stat.S_ISREG(file.st_mode) else None
 
     def checkpoint(self) -> Checkpoint:
         """How far the rows have come."""

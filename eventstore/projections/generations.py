@@ -122,7 +122,7 @@ class Generations:
     def retire_damaged(self, number: int, why: str) -> None:
         """Take damaged rows out of use: they are computed again."""
         where = self._database.retire_damaged(self.name, self.fingerprint, number)
-        _logger.error("rows are damaged, computing them again", projection=self.name, why=why, put_aside=where)
+        _logger.error("rows damaged, rebuilding", projection=self.name, why=why, put_aside=where)
 
     def create_live(self) -> Generation:
         """Create a live, empty generation."""

@@ -76,16 +76,16 @@ class LiveGeneration:
         Raises:
             RowsDamaged: The generation was dropped, and there is none in its place.
         """
-        found = await self.in_writer(lambda: _live_checkpoint(self.generation))
-        if found is None:
+        checkpoint = await self.in_writer(lambda: _live_checkpoint(self.generation))
+        if checkpoint is None:
             old = self.generation
             newer = await self.in_writer(lambda: self.generations.live(newer_than=old.number))
             if newer is None:
                 raise RowsDamaged(f"{old.label} was dropped")
             self._generation = newer
             self.close_later(old)
-            found = await self.in_writer(newer.checkpoint)
-        self.checkpoint = found.position
+            checkpoint = await self.in_writer(newer.checkpoint)
+        self.checkpoint = checkpoint.position
 
     async def was_replaced(self, generation: Generation) -> bool:
         """Return whether a generation is not the live one any more, after a look at the database."""
@@ -118,9 +118,9 @@ class LiveGeneration:
 def _live_checkpoint(generation: Generation) -> Checkpoint | None:
     """Return the checkpoint of a generation; None when it was replaced."""
     try:
-        found = generation.checkpoint()
+        checkpoint = generation.checkpoint()
     except sa.exc.DBAPIError as error:
         if is_refusal(error):  # there is no such table
             return None
         raise
-    return found if found.live else None
+    return checkpoint if checkpoint.live else None

@@ -172,7 +172,9 @@ class Projector:
             except (*_DATABASE_AWAY, StoreUnavailable) as error:
                 if self.tail.failure:
                     return self._fail(self.tail.failure)
-                _logger.warning("projection cannot follow, retrying", projection=self.name, error=error_text(error))
+                _logger.warning(
+                    "log or database unavailable, projection retries", projection=self.name, error=error_text(error)
+                )
                 await asyncio.sleep(RETRY_SECONDS)
             except Exception as error:
                 if damage := damage_of(error):

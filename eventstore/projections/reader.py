@@ -102,7 +102,7 @@ class Reader:
         except sa.exc.DBAPIError as error:
             if is_refusal(error):
                 raise
-            message = f"the database does not answer: {error_text(error.orig or error)}"
+            message = f"database unavailable: {error_text(error.orig or error)}"
             raise StoreUnavailable(message, "DATABASE_UNAVAILABLE") from error
 
     async def _query_in_thread(self, generation: Generation, statement: Callable[[sa.Connection], T]) -> T:

@@ -68,7 +68,7 @@ class Rebuild:
         """
         name, generations = self._progress.name, self._live.generations
         if self._running.locked():
-            message = f"a rebuild of {name} is already running"
+            message = f"a rebuild of {name} is already running. Wait for its end"
             raise Rejected(Kind.PRECONDITION, "REBUILD_RUNNING", message, projection=name)
         async with self._running:
             await self._reader.check_file()

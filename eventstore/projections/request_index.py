@@ -101,7 +101,11 @@ class RequestIndex:
                     await self._progress.wait_for(self._tail.began)
                     requests.complete = position >= self._tail.began
         except StoreUnavailable as error:
-            _logger.info("new requests are looked up one by one", projection=self._progress.name, error=str(error))
+            _logger.info(
+                "request index unavailable, looking up requests one by one",
+                projection=self._progress.name,
+                error=str(error),
+            )
 
 
 def _page(connection: sa.Connection, after: int) -> tuple[Sequence[Any], int]:

@@ -96,7 +96,9 @@ async def _filled(generations: Generations, store: EventStore, progress: Callabl
         await asyncio.to_thread(generations.discard, rows)
         if not isinstance(error, Exception) or isinstance(error, _AWAY):
             raise
-        _logger.warning("rows cannot be filled at once", projection=generations.name, error=error_text(error))
+        _logger.warning(
+            "bulk load failed, applying events in small steps", projection=generations.name, error=error_text(error)
+        )
         return None
     return rows
 
@@ -110,18 +112,20 @@ async def _restored(
     try:
         kept = await run(executor, snapshots.kept)
     except (StoreUnavailable, OSError) as error:
-        _logger.warning("no snapshot can be looked for", projection=name, error=error_text(error))
+        _logger.warning("snapshots unavailable, reading the log instead", projection=name, error=error_text(error))
         return None
     await refuse_losses(store, await run(executor, snapshots.known))
     for snapshot in kept:
         if not await is_marked(store, snapshot.position, snapshot.mark):
-            _logger.warning("snapshot is not of this log", projection=name, snapshot=snapshot.name)
+            _logger.warning("snapshot is of another log, skipped", projection=name, snapshot=snapshot.name)
             continue
         try:
             rows = await run(executor, snapshots.restore, snapshot)
         except _WRONG as error:
-            _logger.warning("snapshot cannot be used", projection=name, snapshot=snapshot.name, error=error_text(error))
+            _logger.warning(
+                "snapshot unusable, skipped", projection=name, snapshot=snapshot.name, error=error_text(error)
+            )
         else:
-            _logger.info("rows are those of a snapshot", projection=name, position=snapshot.position)
+            _logger.info("rows restored from a snapshot", projection=name, position=snapshot.position)
             return rows
     return None

@@ -44,7 +44,7 @@ async def open_logs(
     for log, store in stores.items():
         await open_log(store, knowledge, settings, erasable=SERVICES[log].erasable)
         for warning in (await store.condition()).warnings:
-            _logger.warning("an acknowledged event could be lost", log=log, why=warning)
+            _logger.warning("acknowledged events are at risk", log=log, why=warning)
     return stores
 
 

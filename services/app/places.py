@@ -73,7 +73,7 @@ def checking_places() -> Iterator[None]:
     try:
         yield
     except (ValueError, ImportError, OSError, BaseError, sa.exc.ArgumentError) as error:
-        message = f"cannot open the place of rows or artifacts: {error_text(error)}"
+        message = f"cannot open the database or artifact store: {error_text(error)}"
         raise Rejected(Kind.INVALID, "INVALID_SETTING", message) from error
 
 

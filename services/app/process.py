@@ -140,7 +140,7 @@ async def running(settings: Settings, tell: Callable[[str], None] = _ignore) -> 
             ready.clear()
             await checks.enter_graceful_shutdown()
             for tail in parts.tails.values():
-                tail.dismiss(StoreUnavailable("the service stops; resume elsewhere", "SHUTTING_DOWN"))
+                tail.dismiss(StoreUnavailable("the service is stopping. Resume at another instance", "SHUTTING_DOWN"))
             await server.stop(GRACE_SECONDS)
 
 

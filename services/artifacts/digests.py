@@ -23,7 +23,10 @@ def hex_of(digest: str) -> str:
     match = _DIGEST.fullmatch(digest)
     if match is None:
         raise Rejected(
-            Kind.INVALID, "INVALID_DIGEST", "a digest is sha256: and 64 lower-case hex digits", digest=digest[:80]
+            Kind.INVALID,
+            "INVALID_DIGEST",
+            "invalid digest: expected sha256: and 64 lower-case hex digits",
+            digest=digest[:80],
         )
     return match[1]
 
@@ -43,38 +46,49 @@ def digest_at(key: str) -> str | None:
 def check_upload_id(upload_id: str) -> None:
     """Raise `Rejected` INVALID_UPLOAD_ID."""
     if not _UPLOAD_ID.fullmatch(upload_id):
-        raise Rejected(Kind.INVALID, "INVALID_UPLOAD_ID", "an upload's id is 32 lower-case hex digits")
+        raise Rejected(Kind.INVALID, "INVALID_UPLOAD_ID", "invalid upload id: expected 32 lower-case hex digits")
 
 
 def check_digest_is(digest: str, actual: str, size: int) -> None:
     """Raise `Rejected` DIGEST_MISMATCH."""
     if actual != digest:
         raise Rejected(
-            Kind.INVALID, "DIGEST_MISMATCH", f"these {size} bytes are another blob", digest=digest, actual=actual
+            Kind.INVALID,
+            "DIGEST_MISMATCH",
+            f"digest mismatch: the {size} bytes received are another blob",
+            digest=digest,
+            actual=actual,
         )
 
 
 def end_of(digest: str, offset: int, length: int, size: int) -> int:
     """Return where a range of a blob ends; a length of 0 is all. Raises `Rejected` INVALID_OFFSET."""
     if not 0 <= offset <= size:
-        message = f"offset {offset} is outside the blob's {size} bytes"
+        message = f"invalid offset {offset}: expected at most the blob's {size} bytes"
         raise Rejected(Kind.INVALID, "INVALID_OFFSET", message, digest=digest, size_bytes=str(size))
     return min(offset + length, size) if length else size
 
 
 def not_found(digest: str) -> Rejected:
     """Return the error for a blob that is not stored."""
-    return Rejected(Kind.NOT_FOUND, "BLOB_NOT_FOUND", f"there is no blob {digest}", digest=digest)
+    return Rejected(Kind.NOT_FOUND, "BLOB_NOT_FOUND", f"no blob has the digest {digest}", digest=digest)
 
 
 def upload_not_found(upload_id: str) -> Rejected:
     """Return the error for the commit of an upload that was never put."""
-    return Rejected(Kind.NOT_FOUND, "UPLOAD_NOT_FOUND", "nothing was put for this upload", upload_id=upload_id)
+    return Rejected(
+        Kind.NOT_FOUND,
+        "UPLOAD_NOT_FOUND",
+        "no object was uploaded to the upload's URL. Upload it first",
+        upload_id=upload_id,
+    )
 
 
 def collection_running() -> Rejected:
     """Return the error for a second collection of garbage."""
-    return Rejected(Kind.PRECONDITION, "COLLECTION_RUNNING", "garbage is being collected already")
+    return Rejected(
+        Kind.PRECONDITION, "COLLECTION_RUNNING", "a garbage collection is already running. Wait for its end"
+    )
 
 
 @contextmanager
@@ -99,4 +113,4 @@ def check_room(fd: int, size: int) -> None:
 
 
 def _full() -> StoreUnavailable:
-    return StoreUnavailable("there is no room for this blob", "BLOB_STORE_FULL")
+    return StoreUnavailable("no space left for the blob", "BLOB_STORE_FULL")

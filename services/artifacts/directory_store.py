@@ -123,8 +123,8 @@ class LocalBlobs:
 
     async def entries(self, *, aside: bool) -> AsyncGenerator[list[Entry], None]:
         """Implement `BlobStore.entries`."""
-        found = _walk((self._trash if aside else self._root) / self._folder)
-        while page := await asyncio.to_thread(lambda: list(islice(found, _LISTED))):
+        digests = _walk((self._trash if aside else self._root) / self._folder)
+        while page := await asyncio.to_thread(lambda: list(islice(digests, _LISTED))):
             yield page
 
     async def set_aside(self, digest: str, still: Callable[[], bool]) -> bool:

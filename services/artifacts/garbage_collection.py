@@ -61,7 +61,7 @@ class Collector:
         stored: this may be the wrong store, and then all in it looks like garbage. Raises `StoreUnavailable`.
         """
         if not 0 < min_age <= MAX_AGE_SECONDS:
-            raise Rejected(Kind.INVALID, "INVALID_AGE", f"an age is at most {MAX_AGE_SECONDS} seconds")
+            raise Rejected(Kind.INVALID, "INVALID_AGE", f"invalid age: expected at most {MAX_AGE_SECONDS} seconds")
         async with self._blobs.collecting() as turn:
             sweep = _Sweep(turn, min_age, dry_run=dry_run)
             marks = await self._mark(turn.began - min_age)
@@ -100,11 +100,11 @@ class Collector:
 
     async def _files(self, digests: Iterable[str], *, must_be: bool) -> set[str]:
         """Return the blobs of artifacts. Raises `Rejected` ARTIFACT_LOST."""
-        found: set[str] = set()
+        blobs: set[str] = set()
         for some in _at_once(digests):
             for manifest in await asyncio.gather(*(self._load(digest, must_be=must_be) for digest in some)):
-                found.update(file.digest for file in manifest.files)
-        return found
+                blobs.update(file.digest for file in manifest.files)
+        return blobs
 
     async def _load(self, digest: str, *, must_be: bool) -> v1.Manifest:
         try:
@@ -113,7 +113,7 @@ class Collector:
             if refusal.kind is not Kind.NOT_FOUND:
                 raise
             if must_be:
-                message = f"the artifact {digest} is named and not stored here: nothing was collected"
+                message = f"nothing collected: the artifact {digest} is registered but not stored"
                 raise Rejected(Kind.PRECONDITION, "ARTIFACT_LOST", message, digest=digest) from refusal
             return v1.Manifest()
 

@@ -83,7 +83,7 @@ def canonical_bytes(manifest: v1.Manifest) -> bytes:
     Raises `Rejected` MANIFEST_EMPTY, INVALID_PATH, INVALID_DIGEST or MANIFEST_TOO_LARGE.
     """
     if not manifest.files:
-        raise Rejected(Kind.INVALID, "MANIFEST_EMPTY", "an artifact has at least one file")
+        raise Rejected(Kind.INVALID, "MANIFEST_EMPTY", "empty artifact: expected at least one file")
     check_paths(file.path for file in manifest.files)
     for file in manifest.files:
         hex_of(file.digest)
@@ -94,7 +94,9 @@ def canonical_bytes(manifest: v1.Manifest) -> bytes:
     document = {"schemaVersion": _SCHEMA_VERSION, "files": files}
     data = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
     if len(data) > MAX_BYTES:
-        message = f"the manifest has {len(data)} bytes, {MAX_BYTES} are allowed: pack small files into archives"
+        message = (
+            f"manifest too large: expected at most {MAX_BYTES} bytes, got {len(data)}. Pack small files into archives"
+        )
         raise Rejected(
             Kind.INVALID, "MANIFEST_TOO_LARGE", message, size_bytes=str(len(data)), limit_bytes=str(MAX_BYTES)
         )
@@ -104,15 +106,15 @@ def canonical_bytes(manifest: v1.Manifest) -> bytes:
 def _check_blob(file: v1.ManifestFile, size: int | None) -> None:
     path = shortened(file.path)
     if size is None:
-        message = f"the blob of {path!r} is not stored"
+        message = f"the blob of {path!r} is not stored. Upload it first"
         raise Rejected(Kind.PRECONDITION, "BLOB_MISSING", message, path=path, digest=file.digest)
     if size != file.size_bytes:
-        message = f"the blob of {path!r} has {size} bytes, not {file.size_bytes}"
+        message = f"size mismatch: the blob of {path!r} has {size} bytes, got {file.size_bytes}"
         raise Rejected(Kind.INVALID, "SIZE_MISMATCH", message, path=path, digest=file.digest, size_bytes=str(size))
 
 
 def _not_found(digest: str) -> Rejected:
-    return Rejected(Kind.NOT_FOUND, "ARTIFACT_NOT_FOUND", f"there is no artifact {digest}", digest=digest)
+    return Rejected(Kind.NOT_FOUND, "ARTIFACT_NOT_FOUND", f"no artifact has the digest {digest}", digest=digest)
 
 
 def _parse(data: bytes) -> v1.Manifest:

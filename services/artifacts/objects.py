@@ -73,7 +73,7 @@ class ObjectPlace:
             try:
                 size = obstore.head(self._store, name)["size"]
             except FileNotFoundError:
-                raise LookupError(f"there is no {name}") from None
+                raise LookupError(f"no object has the name {name}") from None
         for start in range(0, size, PART):
             with _in_reach():
                 part = obstore.get_range(self._store, name, start=start, end=min(start + PART, size))
@@ -100,7 +100,9 @@ def place_of(url: str) -> S3Store | Path:
     if parts.scheme == "s3":
         return _bucket(url)
     if "://" in url and (parts.scheme != "file" or parts.netloc not in {"", "localhost"}):
-        raise ValueError(f"{parts.scheme}://{parts.netloc} is no place for objects: use a path or s3://BUCKET/PREFIX")
+        raise ValueError(
+            f"invalid artifact store {parts.scheme}://{parts.netloc}: expected a path or s3://BUCKET/PREFIX"
+        )
     return Path(unquote(parts.path) if parts.scheme == "file" else url).absolute()
 
 
@@ -131,4 +133,4 @@ def _in_reach() -> Iterator[None]:
     try:
         yield
     except (BaseError, OSError) as error:
-        raise StoreUnavailable("the blob store cannot be reached", "BLOB_STORE_UNAVAILABLE") from error
+        raise StoreUnavailable("the blob store is unavailable. Retry", "BLOB_STORE_UNAVAILABLE") from error

@@ -28,11 +28,11 @@ def check_paths(paths: Iterable[str]) -> None:
         _check_path(path)
         key = _caseless(path)
         if key in files:
-            raise _invalid(path, "is there twice, or differs from another in case only")
+            raise _invalid(path, "is a duplicate, or differs from another only in case")
         files.add(key)
         for folder in _folders(path):
             if folders.setdefault(_caseless(folder), folder) != folder:
-                raise _invalid(path, "has a folder that differs from another in case only")
+                raise _invalid(path, "has a folder that differs from another only in case")
     for key in files & folders.keys():
         raise _invalid(folders[key], "is both a file and a folder")
 

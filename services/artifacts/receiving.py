@@ -77,4 +77,4 @@ class Receiving:
 
 def taken_over() -> StoreUnavailable:
     """Return the error of a call that another call replaced."""
-    return StoreUnavailable("another call continues this upload: continue it after that one", "UPLOAD_TAKEN")
+    return StoreUnavailable("another call is writing this upload. Retry when it ends", "UPLOAD_TAKEN")

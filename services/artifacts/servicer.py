@@ -108,7 +108,7 @@ class ArtifactServicer(v1.ArtifactServiceServicer):
 
 def _checked(digests: Sequence[str], max_digests: int) -> Sequence[str]:
     if len(digests) > max_digests:
-        raise Rejected(Kind.INVALID, "TOO_MANY_DIGESTS", f"ask for at most {max_digests} digests at once")
+        raise Rejected(Kind.INVALID, "TOO_MANY_DIGESTS", f"too many digests: expected at most {max_digests}")
     for digest in digests:
         hex_of(digest)
     return digests
@@ -117,7 +117,9 @@ def _checked(digests: Sequence[str], max_digests: int) -> Sequence[str]:
 async def _chunks(parts: AsyncIterator[v1.UploadBlobRequest]) -> AsyncIterator[bytes]:
     async for part in parts:
         if part.WhichOneof("part") != "chunk":
-            raise Rejected(Kind.INVALID, "INVALID_DIGEST", "only the first message of an upload names its digest")
+            raise Rejected(
+                Kind.INVALID, "INVALID_DIGEST", "unexpected start: only the first message of an upload has its digest"
+            )
         if len(part.chunk) > CHUNK:
-            raise Rejected(Kind.INVALID, "CHUNK_TOO_LARGE", f"a chunk has at most {CHUNK} bytes")
+            raise Rejected(Kind.INVALID, "CHUNK_TOO_LARGE", f"chunk too large: expected at most {CHUNK} bytes")
         yield part.chunk

@@ -180,7 +180,7 @@ async def _go_on(fd: int, digest: str, chunks: AsyncIterator[bytes], upload: Upl
     if upload.offset == 0:
         os.ftruncate(fd, 0)
     elif upload.offset != received:
-        message = f"{received} bytes of this upload were received, not {upload.offset}"
+        message = f"wrong offset {upload.offset}: expected {received}, the number of bytes received"
         raise Rejected(Kind.INVALID, "INVALID_OFFSET", message, size_bytes=str(received))
     check_room(fd, upload.size - upload.offset)
     return await _fill(fd, digest, chunks, upload.size, call)
@@ -217,7 +217,7 @@ async def _fill(
                 break  # it is another blob already, and would only fill the disk
     size = os.fstat(fd).st_size
     if size < wanted:
-        raise StoreUnavailable(f"{size} of {wanted} bytes were received", "UPLOAD_INCOMPLETE")
+        raise StoreUnavailable(f"incomplete upload: received {size} of {wanted} bytes", "UPLOAD_INCOMPLETE")
     check_digest_is(digest, f"sha256:{sha256.hexdigest()}", size)
     return size
 

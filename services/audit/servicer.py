@@ -121,7 +121,7 @@ class AuditServicer(v1.AuditServiceServicer):
         for projector in self._projectors.values():
             if await projector.query(lambda connection: has_type(connection, full)):
                 return
-        known = sorted(name.rpartition(".")[2] for name in self._types)
+        known = sorted(full_name.rpartition(".")[2] for full_name in self._types)
         near = get_close_matches(name, known, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}?" if near else "Expected a name such as AliasMoved"
         fault = f"unknown event type {name[:200]!r}. {hint}"

@@ -59,12 +59,12 @@ async def connection(url: str, user: str, password: str) -> AsyncIterator[NatsCl
 def _running(directory: Path) -> tuple[str, str, str]:
     """Return where the server over a directory listens, and its credentials, which its owner alone can read."""
     try:
-        found = _USER.search((directory / "nats-server.conf").read_text())
+        user = _USER.search((directory / "nats-server.conf").read_text())
         ports = [json.loads(path.read_text())["nats"][0] for path in directory.glob("*.ports")]
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise StoreUnavailable(
-            f"cannot read where the NATS server over {directory} listens: {error_text(error)}"
+            f"cannot find the address of the NATS server in {directory}: {error_text(error)}"
         ) from error
-    if not (found and ports):
-        raise StoreUnavailable(f"cannot read where the NATS server over {directory} listens. Is it starting? Try again")
-    return ports[0], found[1], found[2]
+    if not (user and ports):
+        raise StoreUnavailable(f"cannot find the address of the NATS server in {directory}. Is it starting? Retry")
+    return ports[0], user[1], user[2]

@@ -73,13 +73,13 @@ def read_manifest(backup: Path) -> Manifest:
         Rejected: INVALID_BACKUP when there is none that can be read.
     """
     try:
-        found = json.loads((backup / NAME).read_bytes())
-        if found.pop("form") != FORM:
-            raise invalid(f"{backup} holds a backup of another form: use the release that took it")
-        logs = {log: LogBackup(**entry) for log, entry in found.pop("logs").items()}
-        return Manifest(logs=logs, **found)
+        content = json.loads((backup / NAME).read_bytes())
+        if content.pop("form") != FORM:
+            raise invalid(f"cannot read the backup in {backup}: unknown format. Use the release that took it")
+        logs = {log: LogBackup(**entry) for log, entry in content.pop("logs").items()}
+        return Manifest(logs=logs, **content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise invalid(f"{backup} holds no backup that can be read: {error_text(error)}") from error
+        raise invalid(f"cannot read the backup in {backup}: {error_text(error)}") from error
 
 
 def invalid(message: str) -> Rejected:

@@ -89,22 +89,22 @@ def _verify(backup: Path, manifest: Manifest) -> None:
 def _refuse_overwriting(settings: Settings, manifest: Manifest, place: ObjectPlace) -> None:
     there = place.sizes()
     if changed := [name for name, size in there.items() if manifest.artifacts.get(name, size) != size]:
-        raise _overwrites(f"the object {changed[0]} with another size is in {settings.artifacts_location}")
+        raise _overwrites(f"{settings.artifacts_location} already has the object {changed[0]}, with another size")
     if not settings.nats and (settings.data / "nats").exists():
-        raise _overwrites(f"{settings.data / 'nats'} exists")
+        raise _overwrites(f"{settings.data / 'nats'} already exists")
     key = settings.data / KEY
     if manifest.webhook_key and key.exists() and digest_of(key) != manifest.webhook_key:
-        raise _overwrites(f"{key} is another key")
+        raise _overwrites(f"{key} already exists and differs")
 
 
 async def _refuse_streams(client: NatsClient, manifest: Manifest) -> None:
     for log in manifest.logs:
         if await find_stream(client, log):
-            raise _overwrites(f"the NATS server has a {log} log")
+            raise _overwrites(f"the NATS server already has a {log} log")
 
 
 def _overwrites(fault: str) -> Rejected:
-    message = f"{fault}: a backup is restored where nothing is yet. Restore into an empty data directory"
+    message = f"{fault}. Restore into an empty data directory"
     return Rejected(Kind.PRECONDITION, "WOULD_OVERWRITE", message)
 
 
@@ -133,14 +133,14 @@ async def _restore_logs(client: NatsClient, backup: Path, manifest: Manifest, pr
 
 async def _check(client: NatsClient, log: str, entry: LogBackup) -> None:
     """Raise when a restored log does not hold what was backed up."""
-    found = await find_stream(client, log)
+    stream = await find_stream(client, log)
     store = JetStreamStore(client, log, LOGS[log])
-    if found is None or not await store.find():
-        raise StoreUnavailable(f"the {log} log was not restored")
+    if stream is None or not await store.find():
+        raise StoreUnavailable(f"the {log} log is missing after the restore")
     event = await store.event_at(entry.position)
     holds = (mark_of(event.id) if event else "") == entry.mark
-    if int(found.state["messages"]) < entry.messages or not holds:
-        raise StoreUnavailable(f"the restored {log} log holds other events than its backup")
+    if int(stream.state["messages"]) < entry.messages or not holds:
+        raise StoreUnavailable(f"the restored {log} log differs from its backup")
 
 
 async def _begin_epochs(client: NatsClient, manifest: Manifest, settings: Settings) -> dict[str, int]:

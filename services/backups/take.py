@@ -60,7 +60,7 @@ async def take_backup(settings: Settings, backup: Path, progress: Progress) -> M
                 logs[log] = taken
                 progress(f"{log} log: position {taken.position}, {taken.size} bytes")
     if not logs:
-        raise Rejected(Kind.NOT_FOUND, "NOTHING_TO_BACK_UP", "the NATS server holds no log")
+        raise Rejected(Kind.NOT_FOUND, "NOTHING_TO_BACK_UP", "the NATS server has no logs")
     artifacts |= await asyncio.to_thread(_copy, place, backup, progress, snapshots=False)
     key = _copy_key(settings, backup)
     manifest = Manifest(created, version("rollforward-server"), logs, artifacts, key)
@@ -73,7 +73,7 @@ def _earlier(backup: Path) -> Mapping[str, LogBackup]:
     if (backup / NAME).exists():
         return read_manifest(backup).logs
     if backup.exists() and any(backup.iterdir()) and not (backup / "logs").exists():
-        message = f"{backup} is not empty and holds no backup: name an empty directory, or that of an earlier backup"
+        message = f"{backup} is not empty and has no backup: expected an empty directory, or that of an earlier backup"
         raise Rejected(Kind.INVALID, "INVALID_BACKUP", message)
     return {}
 
@@ -81,20 +81,20 @@ def _earlier(backup: Path) -> Mapping[str, LogBackup]:
 def _check_logs(settings: Settings) -> None:
     store = settings.data / "nats" / "store" / "jetstream"
     if not settings.nats and not store.exists():
-        message = f"{settings.data} holds no logs: name the data directory with --data, or the NATS server with --nats"
+        message = f"{settings.data} has no logs. Set the data directory with --data, or the NATS server with --nats"
         raise Rejected(Kind.NOT_FOUND, "NOTHING_TO_BACK_UP", message)
 
 
 async def _take_log(client: NatsClient, log: str, backup: Path, earlier: LogBackup | None) -> LogBackup | None:
     store = JetStreamStore(client, log, LOGS[log])
-    found = await find_stream(client, log)
-    if found is None or not await store.find():
+    stream = await find_stream(client, log)
+    if stream is None or not await store.find():
         return None
-    head = int(found.state["last_seq"])
+    head = int(stream.state["last_seq"])
     mark = _mark(await store.event_at(head))
     if earlier and (earlier.position, earlier.mark) == (head, mark) and (backup / earlier.file).exists():
         return earlier
-    archive, name = found, f"logs/{log}-{head:020}-{mark or 'none'}"
+    archive, name = stream, f"logs/{log}-{head:020}-{mark or 'none'}"
     new, digest, size = backup / f"{name}.new", hashlib.sha256(), 0
     with new.open("wb") as file:
         async with aclosing(snapshot_stream(client, log)) as parts:
@@ -109,7 +109,7 @@ async def _take_log(client: NatsClient, log: str, backup: Path, earlier: LogBack
         os.fsync(file.fileno())
     new.replace(backup / name)
     return LogBackup(
-        name, size, digest.hexdigest(), head, mark, int(found.state["messages"]), archive.config, archive.state
+        name, size, digest.hexdigest(), head, mark, int(stream.state["messages"]), archive.config, archive.state
     )
 
 

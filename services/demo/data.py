@@ -1,4 +1,4 @@
-"""The data set: scikit-learn's records of breast tumours, split once and for all into training and held-out rows."""
+"""The data set: scikit-learn's records of breast tumours, with a fixed split into training and test rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import train_test_split
 
-HELD_OUT = 0.3
+TEST_SHARE = 0.3
 SEED = 21
 
 
@@ -24,4 +24,4 @@ class Split(NamedTuple):
 def split() -> Split:
     """Return the data, split in the same way in every process."""
     rows, labels = load_breast_cancer(return_X_y=True)
-    return Split(*train_test_split(rows, labels, test_size=HELD_OUT, stratify=labels, random_state=SEED))
+    return Split(*train_test_split(rows, labels, test_size=TEST_SHARE, stratify=labels, random_state=SEED))

@@ -98,7 +98,9 @@ class Load:
 def _read(response: oip.ModelInferResponse, rows: int) -> NDArray[Any]:
     (output,) = response.outputs
     if (output.name, output.datatype, list(output.shape)) != ("predict", "INT64", [rows]):
-        raise ValueError(f"not a label for each of {rows} rows: {output.name} {output.datatype} {list(output.shape)}")
+        raise ValueError(
+            f"expected a label for each of {rows} rows, got {output.name} {output.datatype} {list(output.shape)}"
+        )
     return np.frombuffer(response.raw_output_contents[0], dtype="<i8")
 
 

@@ -81,13 +81,13 @@ class Children:
         for child in self._children:
             child.check()
 
-    def wait_for(self, what: str, found: Callable[[], _T | None], seconds: float = 60.0) -> _T:
-        """Return what `found` gives once it is not None; raises StepFailed when a process fails or the time is over."""
+    def wait_for(self, condition: str, result_of: Callable[[], _T | None], seconds: float = 60.0) -> _T:
+        """Wait for a result that is not None. Raises StepFailed if a process fails or on a timeout."""
         deadline = time.monotonic() + seconds
-        while (value := found()) is None:
+        while (value := result_of()) is None:
             self.check()
             if time.monotonic() > deadline:
-                raise StepFailed(f"{what}: nothing within {seconds:.0f} s")
+                raise StepFailed(f"{condition}: nothing within {seconds:.0f} s")
             time.sleep(_POLL)
         return value
 

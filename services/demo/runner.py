@@ -27,15 +27,15 @@ _LATER = (
 
 
 def play(data: Path | None) -> int:
-    """Play the demo and return the exit code: 0 when every step held, 1 when one did not."""
+    """Run the demo and return the exit code: 0 if every step passed, else 1."""
     started = time.monotonic()
     try:
         with _scratch() as scratch, Children(scratch) as children:
-            held = _steps(scratch, data, children)
+            summary = _steps(scratch, data, children)
     except (StepFailed, rf.RollforwardError) as error:
         print(f"rollforward: the demo failed: {error}", file=sys.stderr)
         return 1
-    say(f"\nAll six steps passed: {held}; {time.monotonic() - started:.0f} s.")
+    say(f"\nAll six steps passed: {summary}; {time.monotonic() - started:.0f} s.")
     _what_next(data)
     return 0
 
@@ -60,8 +60,8 @@ def _scratch() -> Iterator[Path]:
 
 
 def _what_next(data: Path | None) -> None:
-    beside = Path(sys.executable).parent / "rollforward"
-    tool = "rollforward" if shutil.which("rollforward") else min(os.path.relpath(beside), str(beside), key=len)
+    installed = Path(sys.executable).parent / "rollforward"
+    tool = "rollforward" if shutil.which("rollforward") else min(os.path.relpath(installed), str(installed), key=len)
     directory = data or _KEPT_DIRECTORY
     say("What to try next" + (":" if data else ", keeping everything this time:"))
     if data is None:

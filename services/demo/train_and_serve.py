@@ -57,8 +57,8 @@ def start(scratch: Path, data: Path, children: Children) -> Stage:
 
 
 def _address(system: Child) -> str | None:
-    found = next(filter(None, map(_READY.search, system.lines())), None)
-    return found[1] if found else None
+    match = next(filter(None, map(_READY.search, system.lines())), None)
+    return match[1] if match else None
 
 
 def train(stage: Stage) -> None:
@@ -147,6 +147,6 @@ def serve(stage: Stage) -> None:
 
 
 def _serving(stage: Stage, version: v1.Version) -> str | None:
-    pods = [pod for one in stage.client.deployments.list(MODEL) for pod in one.pods]
+    pods = [pod for deployment in stage.client.deployments.list(MODEL) for pod in deployment.pods]
     ready = (pod for pod in pods if pod.state == v1.POD_STATE_CURRENT and pod.version == version.version)
     return next((pod.endpoint for pod in ready), None)

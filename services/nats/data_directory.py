@@ -1,4 +1,4 @@
-"""The lock of a data directory: one owner at a time, known by its process id, gone with its last process."""
+"""The lock of a data directory: one owner at a time, released when its last process ends."""
 
 import asyncio
 import fcntl
@@ -8,19 +8,21 @@ from typing import Self
 
 from eventstore import try_lock
 
-_GRACE = 1.0  # seconds: a process that was just killed takes a moment to be gone
+_GRACE = 1.0  # seconds: a killed process takes a moment to end
 _POLL = 0.01  # seconds
 
 
 class DataDirectoryError(Exception):
-    """A data directory cannot be taken into use."""
+    """A data directory cannot be used."""
 
 
 class DataDirectoryInUse(DataDirectoryError):
     """Process `pid` has the lock of data directory `path` (None: the holder cannot be named)."""
 
     def __init__(self, path: Path, pid: int | None) -> None:
-        super().__init__(f"data directory {path} is in use by process {pid or 'unknown'}")
+        super().__init__(
+            f"data directory {path} is in use by process {pid or 'unknown'}. Stop it, or use another directory"
+        )
         self.path = path
         self.pid = pid
 
@@ -29,13 +31,13 @@ class DataDirectoryUnusable(DataDirectoryError):
     """Data directory `path` cannot hold a log: `reason` says why."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"data directory {path} cannot be used: {reason}")
+        super().__init__(f"cannot use data directory {path}: {reason}")
         self.path = path
         self.reason = reason
 
     @classmethod
-    def because(cls, path: Path, error: OSError) -> Self:
-        """Return the error for what the operating system said."""
+    def from_os_error(cls, path: Path, error: OSError) -> Self:
+        """Return the error with the operating system's message."""
         return cls(path, error.strerror or str(error))
 
 
@@ -50,7 +52,7 @@ class DirectoryLock:
 
     @classmethod
     async def acquire(cls, data: Path, name: str = "lock") -> Self:
-        """Make the directory `data` (mode 0700) unless it is there, and lock it, or the file `name` in it.
+        """Create the directory `data` (mode 0700) if necessary, and lock it, or the file `name` in it.
 
         Raises `DataDirectoryInUse` naming the holder, `DataDirectoryUnusable` if `data` cannot be written by this
         user or can be by every user.
@@ -61,12 +63,12 @@ class DirectoryLock:
         except BaseException as error:
             os.close(lock.fd)
             if isinstance(error, OSError):
-                raise DataDirectoryUnusable.because(data, error) from error
+                raise DataDirectoryUnusable.from_os_error(data, error) from error
             raise
         return lock
 
     def name_holders(self, child: int | None = None) -> None:
-        """Write down who holds the lock: this process and its child."""
+        """Write the lock's owners, this process and its child, to the file."""
         pids = [os.getpid()] if child is None else [os.getpid(), child]
         os.ftruncate(self.fd, 0)
         os.pwrite(self.fd, " ".join(map(str, pids)).encode(), 0)
@@ -97,11 +99,11 @@ def _open(data: Path, name: str) -> int:
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         if data.stat().st_mode & 0o002:
-            raise DataDirectoryUnusable(data, "every local user may write to it")
+            raise DataDirectoryUnusable(data, "every local user can write to it. Restrict it with chmod o-w")
         (data / name).parent.mkdir(mode=0o700, exist_ok=True)
         return os.open(data / name, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise DataDirectoryUnusable.because(data, error) from error
+        raise DataDirectoryUnusable.from_os_error(data, error) from error
 
 
 def _alive(pid: int) -> bool:

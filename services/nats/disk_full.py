@@ -22,7 +22,7 @@ _logger = structlog.get_logger(__name__)
 
 
 def explain(nats: EmbeddedNats) -> str:
-    """Say what is known to keep a server from writing; empty when nothing is."""
+    """Return why a server cannot write, as far as known; else empty."""
     if nats.pid is None:
         return f"nats-server is down, see {nats.data / 'nats-server.log'}"
     if shutil.disk_usage(nats.data).free < MIN_FREE_BYTES:
@@ -31,7 +31,7 @@ def explain(nats: EmbeddedNats) -> str:
 
 
 async def keep_writable(nats: EmbeddedNats) -> None:
-    """Restart a server whenever it cannot write and its disk has room again; runs until it is cancelled."""
+    """Restart a server whenever it cannot write and its disk has space again; runs until it is cancelled."""
     logged = ""
     while True:
         await asyncio.sleep(LOOK_SECONDS)

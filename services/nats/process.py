@@ -218,12 +218,12 @@ def find_nats_server() -> Path:
 
     Raises `NatsServerMissing`.
     """
-    named = os.environ.get("ROLLFORWARD_NATS_SERVER")
+    configured = os.environ.get("ROLLFORWARD_NATS_SERVER")
     wheel = Path(sysconfig.get_path("scripts"), "nats-server")
-    found = shutil.which(named) if named else shutil.which(wheel) or shutil.which("nats-server")
-    if found is None:
-        raise NatsServerMissing(Path(named) if named else None)
-    return Path(found).absolute()
+    program = shutil.which(configured) if configured else shutil.which(wheel) or shutil.which("nats-server")
+    if program is None:
+        raise NatsServerMissing(Path(configured) if configured else None)
+    return Path(program).absolute()
 
 
 def leashed(command: list[str], platform: str = sys.platform) -> list[str]:

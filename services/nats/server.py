@@ -1,6 +1,6 @@
 """The embedded NATS server: a supervised `nats-server` child process over one data directory.
 
-The directory is locked because nats-server itself takes no lock and two servers on one store lose acknowledged
+The directory is locked from_os_error nats-server itself takes no lock and two servers on one store lose acknowledged
 events. The child shares the lock: as long as anything can write the store, it stays locked. Each `start` makes new
 credentials, kept in memory and in `DATA/nats-server.conf` (mode 0600), and the server listens on 127.0.0.1 only,
 so no other user's program can write to the log.
@@ -60,8 +60,8 @@ class EmbeddedNats:
 
     `port` None takes a free one; either way a restart comes back on the same port with the same credentials.
     `sync_always` False lets acknowledged events be lost in a power cut. The directory holds the store, the
-    server's log `nats-server.log` (rotated at 16 MB), its configuration and the lock. `write_error` is what keeps
-    the server from writing, as far as it was asked.
+    server's log `nats-server.log` (rotated at 16 MB), its configuration and the lock. `write_error` is why the
+    server cannot write, if known.
     """
 
     def __init__(self, data: Path, *, port: int | None = None, sync_always: bool = True) -> None:
@@ -89,7 +89,7 @@ class EmbeddedNats:
     def address(self) -> NatsAddress:
         """Where and how to connect, the same until `stop`; to be asked for after `start`."""
         if self._address is None:
-            raise RuntimeError("the embedded NATS server was not started")
+            raise RuntimeError("the embedded NATS server is not started. Call start() first")
         return self._address
 
     @property
@@ -104,7 +104,7 @@ class EmbeddedNats:
 
     @property
     def restarts(self) -> int:
-        """How often the server was brought back since `start`."""
+        """The number of restarts since `start`."""
         return self._restarts
 
     async def start(self) -> NatsAddress:
@@ -131,7 +131,7 @@ class EmbeddedNats:
         return self._address
 
     async def stop(self) -> None:
-        """End the server (SIGTERM, SIGKILL at a limit) and give the directory free; harmless if none runs."""
+        """Stop the server (SIGTERM, SIGKILL at a limit) and unlock the directory; harmless if none runs."""
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait({self._supervisor})
@@ -147,13 +147,13 @@ class EmbeddedNats:
         lock.release()
 
     async def renew(self) -> None:
-        """End the server in good order, if one runs; a new one takes its place."""
+        """Stop the server gracefully, if one runs; a new one replaces it."""
         if (child := self._child) is not None:
             self._renewing = True
             await child.end()
 
     async def failed(self) -> None:
-        """Wait until supervision ends: return when stopped, raise the last error when the server was given up."""
+        """Wait until supervision ends: return when stopped, raise the last error after too many failures."""
         if self._supervisor is None:
             return
         await asyncio.wait({self._supervisor})
@@ -161,7 +161,7 @@ class EmbeddedNats:
             self._supervisor.result()
 
     async def _supervise(self, binary: Path, lock: DirectoryLock, config: NatsConfig) -> None:
-        """Bring the server back whenever it dies; raise when it fails too often in a row."""
+        """Restart the server whenever it dies; raise if it fails too often in a row."""
         quick = 0
         while quick <= _QUICK_FAILURES:
             since = time.monotonic()
@@ -170,7 +170,7 @@ class EmbeddedNats:
                 self._renewing = False
                 continue
             if isinstance(error, NoSpace):
-                _log.error("nats-server waits for room on its disk", error=str(error))
+                _log.error("disk full, nats-server is waiting", error=str(error))
                 await asyncio.sleep(_ROOM_SECONDS)
                 continue
             quick = 1 if time.monotonic() - since >= _STABLE else quick + 1
@@ -195,7 +195,7 @@ class EmbeddedNats:
         child, port = await _launch(binary, self._data, lock, config)
         self._child = child
         self._restarts += 1
-        _log.warning("nats-server is back", pid=child.pid, port=port, restarts=self._restarts)
+        _log.warning("nats-server restarted", pid=child.pid, port=port, restarts=self._restarts)
         return child
 
 
@@ -205,5 +205,5 @@ async def _launch(binary: Path, data: Path, lock: DirectoryLock, config: NatsCon
         config.write(data)
         child = await NatsChild.spawn(binary, data, lock)
     except OSError as error:
-        raise DataDirectoryUnusable.because(data, error) from error
+        raise DataDirectoryUnusable.from_os_error(data, error) from error
     return child, await child.ready(config)

@@ -150,12 +150,12 @@ class Readiness:
     def _why_not_followed(self, tail: Tail) -> str:
         if (due := self._due(tail.store.log)) <= tail.position:
             return ""
-        return f"the {tail.store.log} log is not followed: events up to {tail.position} came, it was at {due}"
+        return f"the {tail.store.log} log is not followed: received position {tail.position} of {due}"
 
     def _why_behind(self, projector: Projector) -> str:
         if (due := self._due(projector.store.log)) <= projector.position:
             return ""
-        return f"projection {projector.name} is behind: at position {projector.position}, the log was at {due}"
+        return f"projection {projector.name} is behind: at position {projector.position} of {due}"
 
     def _due(self, log: str) -> int:
         """Return the position that whoever follows a log must have reached by now."""

@@ -45,13 +45,13 @@ class SystemServicer(v1.SystemServiceServicer):
 
     async def GetStatus(self, request: v1.GetStatusRequest, context: Context) -> v1.GetStatusResponse:
         """Return the state of the logs and projections of this process."""
-        found = await asyncio.gather(*(_log(tail) for tail in self._tails.values()))
+        logs = await asyncio.gather(*(_log(tail) for tail in self._tails.values()))
         problems = list(self._readiness.problems.values())
         return v1.GetStatusResponse(
             services=self._services,
-            logs=[log for log, _ in found],
+            logs=[log for log, _ in logs],
             projections=[_projection(projector) for projector in self._projectors.values()],
-            nats_version=next((nats for _, nats in found if nats), ""),
+            nats_version=next((nats for _, nats in logs if nats), ""),
             version=version("rollforward-server"),
             ready=not problems,
             problems=problems,
@@ -101,7 +101,7 @@ async def _log(tail: Tail) -> tuple[v1.LogStatus, str]:
 
 def _named(parts: Mapping[str, T], name: str) -> T:
     if name not in parts:
-        message = f"no projection {name!r}; there are {', '.join(parts)}"
+        message = f"no projection {name!r}: expected one of {', '.join(parts)}"
         raise Rejected(Kind.NOT_FOUND, "PROJECTION_NOT_FOUND", message, projection=name)
     return parts[name]
 

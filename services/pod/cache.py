@@ -45,7 +45,7 @@ class ArtifactCache:
         """
         match = _DIGEST.fullmatch(digest)
         if match is None:
-            raise DigestMismatch(f"{digest!r} is no digest")
+            raise DigestMismatch(f"invalid digest {digest!r}: expected sha256: and 64 hex digits")
         path = self._root / match[1]
         async with self._locks[digest]:
             if not await asyncio.to_thread(self._holds, path, digest):
@@ -58,7 +58,7 @@ class ArtifactCache:
             new = Path(folder, "artifact")
             await self._fetch(digest, new)
             if not await asyncio.to_thread(self._holds, new, digest):
-                raise DigestMismatch(f"the files downloaded for {digest} have another digest")
+                raise DigestMismatch(f"digest mismatch: the files downloaded for {digest} differ from it")
             await asyncio.to_thread(self._put, new, path, digest)
 
     def _put(self, new: Path, path: Path, digest: str) -> None:

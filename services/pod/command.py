@@ -92,7 +92,7 @@ def _settings(
 ) -> Settings:
     host, colon, port = grpc.rpartition(":")
     if not targets or not (host and colon and port.isdigit() and int(port) < 65536):
-        raise InvalidRequest("INVALID_ARGUMENTS", "name one or more MODEL@ALIAS, and --grpc HOST:PORT")
+        raise InvalidRequest("INVALID_ARGUMENTS", "expected one or more MODEL@ALIAS, and --grpc HOST:PORT")
     followed = dict.fromkeys(Target(*parse_alias(text)) for text in targets)
     return Settings(tuple(followed), server, host, int(port), cache or _default_cache(), options)
 
@@ -102,7 +102,7 @@ def _default_cache() -> Path:
     try:
         home = chosen if chosen.is_absolute() else Path.home() / ".cache"
     except RuntimeError as error:
-        raise InvalidRequest("NO_CACHE", "this user has no home directory: give --cache") from error
+        raise InvalidRequest("NO_CACHE", "no home directory for the cache. Set --cache") from error
     return home / "rollforward" / "pod"
 
 

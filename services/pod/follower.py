@@ -1,4 +1,4 @@
-"""A pod's talk with the serving service: it follows its assignments and says what became of each."""
+"""A pod's connection to the serving service: it follows its assignments and reports the outcome of each."""
 
 import asyncio
 import random
@@ -30,7 +30,7 @@ Metadata = Callable[[], tuple[tuple[str, str], ...]]
 CALL_SECONDS = 10.0
 STOP_SECONDS = 2.0
 
-# An answer with one of these stays the same however often the question is put.
+# Retries do not change a response with one of these codes.
 _FINAL = frozenset(
     {
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -47,25 +47,25 @@ _INFO = ErrorInfo.DESCRIPTOR
 
 _RANDOM = random.SystemRandom()
 
-# Each retry would be logged with the library's own fields; an outage is said once, where it is met.
+# The library would log each retry; an outage is logged once, where it is detected.
 stamina.instrumentation.set_on_retry_hooks([])
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class PodRefused(Exception):
-    """The serving service will not have this pod: what it asks to follow can never be followed."""
+    """The serving service rejects this pod: its targets are invalid."""
 
 
 class ServiceAway(Exception):
-    """The serving service cannot be watched now."""
+    """The serving service is unavailable."""
 
 
 class Follower:
-    """Announces the pod and watches its assignments, again and again while the service is away.
+    """Announces the pod and watches its assignments, and retries while the service is unavailable.
 
-    `received` is set with the first snapshot; `acknowledge` queues an outcome to be told to the service, where a newer
-    outcome of the same alias replaces one that was not told yet.
+    `received` is set with the first snapshot; `acknowledge` queues an outcome for the service, where a newer
+    outcome of the same alias replaces one that is not sent yet.
     """
 
     def __init__(
@@ -84,20 +84,20 @@ class Follower:
         self._epoch = 0
         self._away = False
         self._last: dict[Target, Outcome] = {}
-        self._untold: dict[Target, AcknowledgeAssignmentRequest] = {}
-        self._something_untold = asyncio.Event()
+        self._unsent: dict[Target, AcknowledgeAssignmentRequest] = {}
+        self._has_unsent = asyncio.Event()
 
     async def watch(self) -> NoReturn:
-        """Hand every assignment on, for ever. Raises PodRefused."""
+        """Pass on every assignment, until cancelled. Raises PodRefused."""
         while True:
             async for attempt in _retry(_is_away):
                 with attempt:
                     await self._session()
-            # The service went away from all of its pods at once; they shall not come back at once.
+            # All pods lose the service at once; they must not reconnect at once.
             await asyncio.sleep(_RANDOM.uniform(0.0, 0.5))
 
     async def _session(self) -> None:
-        """One watch, to its end. Raises ServiceAway when it brought nothing."""
+        """Run one watch to its end. Raises ServiceAway if it received nothing."""
         request = WatchAssignmentsRequest(
             pod_id=self._announcement.pod_id, targets=self._announcement.targets, epoch=self._epoch
         )
@@ -107,31 +107,31 @@ class Follower:
             async for step in self._stub.WatchAssignments(request, metadata=self._metadata()):
                 received = True
                 if self._away:
-                    _log.info("the serving service is back")
+                    _log.info("serving service available again")
                 self._away = False
                 self._take(step)
         except aio.AioRpcError as error:
             why = f"{error.code().name}: {error.details()}"
             if not received:
                 if not self._away:
-                    _log.warning("the serving service is away; what is served stays, retrying", why=why)
+                    _log.warning("serving service unavailable, serving current versions and retrying", why=why)
                 self._away = True
                 raise ServiceAway(why) from error
-            _log.warning("watch broke", why=why)
+            _log.warning("watch interrupted, retrying", why=why)
         finally:
             self._announced.clear()
 
     def _take(self, step: WatchAssignmentsResponse) -> None:
         for assignment in step.assignments:
             if assignment.epoch != self._epoch:
-                _log.warning("the registry log began an epoch: following it afresh", epoch=assignment.epoch)
+                _log.warning("new epoch of the registry log, following it from the start", epoch=assignment.epoch)
                 self._epoch = assignment.epoch
             self._offer(assignment)
         if step.snapshot:
             self.received.set()
 
     async def _announce(self) -> None:
-        """Say that the pod started: with one request id, so every time but the first changes nothing."""
+        """Announce that the pod started; repeats have the same request id and change nothing."""
         try:
             await self._stub.StartPod(self._announcement, timeout=CALL_SECONDS, metadata=self._metadata())
         except aio.AioRpcError as error:
@@ -140,52 +140,52 @@ class Follower:
             if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
                 raise
         for target, outcome in self._last.items():
-            # The serving log may have lost it; to repeat it changes nothing.
-            if target not in self._untold:
+            # The serving log may have lost it; a repeat is harmless.
+            if target not in self._unsent:
                 self.acknowledge(outcome)
         self._announced.set()
 
     def acknowledge(self, outcome: Outcome) -> None:
-        """Queue an outcome to be told."""
+        """Queue an outcome for the service."""
         self._last[outcome.target] = outcome
-        self._untold.pop(outcome.target, None)
-        self._untold[outcome.target] = AcknowledgeAssignmentRequest(
+        self._unsent.pop(outcome.target, None)
+        self._unsent[outcome.target] = AcknowledgeAssignmentRequest(
             pod_id=self._announcement.pod_id,
             assignment=outcome.assignment,
             error=outcome.error,
             seconds=outcome.seconds,
             request_id=outcome.request_id,
         )
-        self._something_untold.set()
+        self._has_unsent.set()
 
-    async def tell(self) -> NoReturn:
-        """Tell the outcomes in order, for ever, each until the service has answered or a newer one took its place."""
+    async def send(self) -> NoReturn:
+        """Send outcomes in order, until cancelled; each until it is accepted or replaced by a newer one."""
         while True:
-            await self._something_untold.wait()
-            target, request = next(iter(self._untold.items()))
+            await self._has_unsent.wait()
+            target, request = next(iter(self._unsent.items()))
             try:
                 async for attempt in _retry(_is_transient):
                     with attempt:
-                        await self._tell_one(target, request)
+                        await self._send_one(target, request)
             except aio.AioRpcError as error:
-                _log.warning("acknowledgement refused", code=error.code().name, details=error.details())
-            if self._untold.get(target) is request:
-                del self._untold[target]
-            if not self._untold:
-                self._something_untold.clear()
+                _log.warning("acknowledgement rejected", code=error.code().name, details=error.details())
+            if self._unsent.get(target) is request:
+                del self._unsent[target]
+            if not self._unsent:
+                self._has_unsent.clear()
 
-    async def _tell_one(self, target: Target, request: AcknowledgeAssignmentRequest) -> None:
+    async def _send_one(self, target: Target, request: AcknowledgeAssignmentRequest) -> None:
         await self._announced.wait()
-        if self._untold.get(target) is request:
+        if self._unsent.get(target) is request:
             await self._stub.AcknowledgeAssignment(request, timeout=CALL_SECONDS, metadata=self._metadata())
 
     async def stop(self) -> None:
-        """Say that the pod stops; a service that is away finds out by itself."""
+        """Announce that the pod stops; without the announcement the service detects it."""
         try:
             request = StopPodRequest(pod_id=self._announcement.pod_id)
             await self._stub.StopPod(request, timeout=STOP_SECONDS, metadata=self._metadata())
         except aio.AioRpcError as error:
-            _log.warning("stop not told", code=error.code().name)
+            _log.warning("cannot announce stop", code=error.code().name)
 
 
 def _retry(on: Callable[[Exception], bool]) -> AsyncIterator[stamina.Attempt]:
@@ -201,7 +201,7 @@ def _is_transient(error: Exception) -> bool:
 
 
 def _is_of_another_epoch(error: aio.AioRpcError) -> bool:
-    """Return whether the registry's epoch changed: what is assigned in the new one is acknowledged instead."""
+    """Return whether the registry's epoch changed: assignments of the new epoch are acknowledged instead."""
     status = rpc_status.from_call(cast("grpc.Call", error))
     infos = (ErrorInfo.FromString(packed.value) for packed in (status.details if status else ()) if packed.Is(_INFO))
     return any(info.reason == "LOG_EPOCH_CHANGED" for info in infos)

@@ -114,7 +114,7 @@ def _wanted(request: oip.ModelInferRequest, model: Model) -> tuple[str, ...]:
     """Return the outputs asked for, each once; `predict` when none is, as the rest costs a second prediction."""
     names = tuple(dict.fromkeys(output.name for output in request.outputs)) or (PREDICT,)
     if unknown := [name for name in names if name not in model.outputs]:
-        raise InvalidInput(f"the model has no outputs {unknown}, but {list(model.outputs)}")
+        raise InvalidInput(f"unknown outputs {unknown}: expected some of {list(model.outputs)}")
     return names
 
 

@@ -95,23 +95,23 @@ class Model:
 
     def _from_columns(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         if not self.features:
-            raise InvalidInput("the model's features have no names: send one tensor [rows, features]")
+            raise InvalidInput("the model's features have no names. Send one tensor [rows, features]")
         if unknown := sorted(inputs.keys() - set(self.features)):
-            raise InvalidInput(f"the model has no features {unknown}")
+            raise InvalidInput(f"unknown features {unknown}")
         if missing := [name for name in self.features if name not in inputs]:
-            raise InvalidInput(f"the features {missing} are missing")
+            raise InvalidInput(f"missing features {missing}")
         columns = [inputs[name] for name in self.features]
         if len({len(column) for column in columns}) != 1 or any(column.size != len(column) for column in columns):
-            raise InvalidInput("every feature must have the shape [rows] or [rows, 1], with the same rows")
+            raise InvalidInput("invalid shapes: expected [rows] or [rows, 1] for every feature, with the same rows")
         if any(column.dtype == object for column in columns):
             columns = [column.astype(object) for column in columns]
         return np.column_stack([column.reshape(-1) for column in columns])
 
     def _check_shape(self, rows: NDArray[Any]) -> None:
         if self.width is not None and rows.shape[1:] != (self.width,):
-            raise InvalidInput(f"the model takes [rows, {self.width}], not {list(rows.shape)}")
+            raise InvalidInput(f"invalid shape: expected [rows, {self.width}], got {list(rows.shape)}")
         if self.width is None and rows.ndim > 2:
-            raise InvalidInput(f"the model takes [rows] or [rows, features], not {list(rows.shape)}")
+            raise InvalidInput(f"invalid shape: expected [rows] or [rows, features], got {list(rows.shape)}")
 
     def predict(self, rows: NDArray[Any], outputs: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         """Return the asked outputs, each with a row for each of `rows`.
@@ -123,10 +123,10 @@ class Model:
             try:
                 answer = getattr(self._estimator, name)(rows)
             except (AttributeError, TypeError, ValueError) as error:
-                raise InvalidInput(f"the model cannot take these values: {error}") from error
+                raise InvalidInput(f"the model rejects these values: {error}") from error
             answers[name] = _on_the_wire(np.asarray(answer))
             if answers[name].shape[:1] != rows.shape[:1]:
-                raise PredictionBroken(f"{name} gave {answers[name].shape} for {len(rows)} rows")
+                raise PredictionBroken(f"{name} returned the shape {answers[name].shape} for {len(rows)} rows")
         return answers
 
 
@@ -159,8 +159,8 @@ def load(path: Path, options: Options) -> Model:
         if (path / name).is_file():
             with _opening:
                 return Model(lane(path / name, options))
-    found = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())[:10]
-    raise ModelRefused(f"no model file: one of {', '.join(LANES)} is needed, the artifact has {', '.join(found)}")
+    files = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())[:10]
+    raise ModelRefused(f"no model file: expected one of {', '.join(LANES)}, got {', '.join(files)}")
 
 
 def prepare() -> None:
@@ -189,9 +189,9 @@ def _read_example(file: Path) -> NDArray[Any] | None:
     try:
         rows = np.asarray(json.loads(file.read_bytes()))
     except ValueError as error:
-        raise ModelRefused(f"{file.name} is no list of rows: {error}") from error
+        raise ModelRefused(f"invalid {file.name}: expected a list of rows: {error}") from error
     if rows.ndim == 0 or rows.size == 0:
-        raise ModelRefused(f"{file.name} is no list of rows")
+        raise ModelRefused(f"invalid {file.name}: expected a list of rows")
     return rows.astype(object) if rows.dtype.kind == "U" else rows
 
 
@@ -199,15 +199,15 @@ def _library(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ModelRefused(f"{name} is not installed: install rollforward-server[sklearn]") from error
+        raise ModelRefused(f"{name} is not installed. Install rollforward-server[sklearn]") from error
 
 
 def _skops(file: Path, options: Options) -> Any:
     skops = _library("skops.io")
-    found = frozenset(skops.get_untrusted_types(file=file))
-    if refused := sorted(found - TRUSTED - options.trust):
-        raise ModelRefused(f"{file.name} holds types that are not trusted: {', '.join(refused)} (see --trust)")
-    return skops.load(file, trusted=sorted(found))
+    types = frozenset(skops.get_untrusted_types(file=file))
+    if refused := sorted(types - TRUSTED - options.trust):
+        raise ModelRefused(f"{file.name} has untrusted types: {', '.join(refused)}. To allow them, use --trust")
+    return skops.load(file, trusted=sorted(types))
 
 
 def _joblib(file: Path, options: Options) -> Any:
@@ -223,7 +223,9 @@ def _pickle(file: Path, options: Options) -> Any:
 
 def _check_pickle(file: Path, options: Options) -> None:
     if not options.allow_pickle:
-        raise ModelRefused(f"{file.name} is a pickle, which runs code when opened; start the pod with --allow-pickle")
+        raise ModelRefused(
+            f"{file.name} is a pickle, which runs code when opened. To allow it, start the pod with --allow-pickle"
+        )
 
 
 LANES: Mapping[str, Callable[[Path, Options], Any]] = {

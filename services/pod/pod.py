@@ -32,7 +32,7 @@ from services.pod.loader import Loader, patient
 from services.pod.runtime import Outcome, Runtime, Target
 from services.rpc.server import bounds
 
-PATIENCE = 2.0  # seconds for the service to answer before the pod boots from what it last knew
+GRACE_SECONDS = 2.0  # before the pod boots from its last known good state
 DRAIN_SECONDS = 10.0  # for requests under way when the pod stops
 MESSAGE_BYTES = 64 * 1024 * 1024
 
@@ -92,11 +92,11 @@ class Pod:
         self._background: set[asyncio.Task[None]] = set()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Serve until `stopping` is set, then in good order let go. Raises PodRefused."""
+        """Serve until `stopping` is set, then shut down gracefully. Raises PodRefused."""
         await self._set_health()
         await self._server.start()
         _log.info("listening", address=self._address)
-        works = [asyncio.create_task(work) for work in (self._follower.watch(), self._follower.tell())]
+        works = [asyncio.create_task(work) for work in (self._follower.watch(), self._follower.send())]
         self._spawn(_prepare())
         boot = asyncio.create_task(self._boot())
         ended = asyncio.create_task(stopping.wait())
@@ -122,7 +122,7 @@ class Pod:
         try:
             return self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise OSError(f"cannot listen on {address}: is something there already?") from error
+            raise OSError(f"cannot listen on {address}. Is another program using it?") from error
 
     def _make_follower(self) -> Follower:
         everywhere = self._settings.host in {"0.0.0.0", "[::]"}  # noqa: S104 - compared, not bound
@@ -137,9 +137,9 @@ class Pod:
         return Follower(stub, announcement, self._connection.connection.metadata, self._runtime.offer)
 
     async def _boot(self) -> None:
-        """Take what was last served when the service does not say in time what to serve."""
+        """Serve the last known good assignments if the service does not send any in time."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(GRACE_SECONDS):
                 await self._follower.received.wait()
                 return
         for assignment in self._known_good.read():
@@ -149,7 +149,7 @@ class Pod:
                 self._runtime.offer(assignment)
 
     def _conclude(self, outcome: Outcome) -> None:
-        """Tell all who want to know what became of an assignment; the swap itself is behind us."""
+        """Report the outcome of an assignment, after the swap."""
         self._spawn(self._settle(outcome))
         if outcome.error:
             return
@@ -157,7 +157,7 @@ class Pod:
         self._spawn(self._set_health())
 
     async def _settle(self, outcome: Outcome) -> None:
-        """Write down what is served, then acknowledge: started alone, a pod must not be behind what it has told."""
+        """Save what is served, then acknowledge it: a pod that restarts alone must serve what it acknowledged."""
         await self._known_good.write(self._runtime.assignments())
         self._follower.acknowledge(outcome)
 
@@ -219,12 +219,12 @@ def _say(line: str) -> None:
     try:
         print(line, flush=True)
     except OSError as error:
-        # Whoever read the lines went away; the predictions matter more.
+        # The reader of the lines is gone; the predictions matter more.
         _log.warning("standard output is closed", line=line, error=str(error))
 
 
 async def _prepare() -> None:
-    """Pay for the slow imports while the service is asked what to serve."""
+    """Do the slow imports while waiting for the assignments."""
     started = time.monotonic()
     try:
         await asyncio.to_thread(models.prepare)

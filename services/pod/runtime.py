@@ -243,7 +243,7 @@ def _of_version(slots: list[Slot], name: str, version: str) -> Serving:
 
 def _not_ready(slot: Slot) -> Serving:
     if slot.error:
-        way_out = "move the alias to a version that can be served"
-        raise VersionRefused(f"{slot.target}: v{slot.desired.version} was refused: {slot.error}; {way_out}")
-    why = "its version is being loaded" if slot.desired.version else "the alias is not set"
-    raise NotReady(f"{slot.target} has no version yet: {why}")
+        way_out = "Move the alias to another version"
+        raise VersionRefused(f"{slot.target}: cannot load v{slot.desired.version}: {slot.error}. {way_out}")
+    why = "its version is loading" if slot.desired.version else "the alias is not set"
+    raise NotReady(f"{slot.target} is not ready: {why}")

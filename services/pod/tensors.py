@@ -58,15 +58,15 @@ def decode(request: ModelInferRequest) -> dict[str, NDArray[Any]]:
     """
     raw = request.raw_input_contents
     if not request.inputs:
-        raise InvalidInput("the request has no inputs")
+        raise InvalidInput("no inputs: expected one or more")
     if raw and len(raw) != len(request.inputs):
-        raise InvalidInput(f"{len(raw)} raw contents for {len(request.inputs)} inputs")
+        raise InvalidInput(f"invalid raw contents: expected {len(request.inputs)}, one for each input, got {len(raw)}")
     if raw and any(tensor.contents.ByteSize() for tensor in request.inputs):
-        raise InvalidInput("raw and typed contents exclude each other")
+        raise InvalidInput("both raw and typed contents: expected only one of them")
     arrays: dict[str, NDArray[Any]] = {}
     for index, tensor in enumerate(request.inputs):
         if tensor.name in arrays:
-            raise InvalidInput(f"input {tensor.name!r} is given twice")
+            raise InvalidInput(f"duplicate input {tensor.name!r}")
         arrays[tensor.name] = _decode_one(tensor, raw[index] if raw else None)
     return arrays
 
@@ -82,9 +82,11 @@ def _decode_one(tensor: ModelInferRequest.InferInputTensor, raw: bytes | None) -
 def _size(tensor: ModelInferRequest.InferInputTensor) -> int:
     shape = tensor.shape
     if not 1 <= len(shape) <= MAX_RANK or min(shape) < 1:
-        raise InvalidInput(f"input {tensor.name!r} has the shape {list(shape)}: one or more dimensions of 1 or more")
+        raise InvalidInput(
+            f"input {tensor.name!r} has the shape {list(shape)}: expected one or more dimensions of at least 1"
+        )
     if shape[0] > MAX_ROWS:
-        raise InvalidInput(f"input {tensor.name!r} has {shape[0]} rows: {MAX_ROWS} at most")
+        raise InvalidInput(f"input {tensor.name!r} has {shape[0]} rows: expected at most {MAX_ROWS}")
     return math.prod(shape)
 
 
@@ -121,7 +123,7 @@ def _split(tensor: ModelInferRequest.InferInputTensor, raw: bytes, size: int) ->
 def _from_typed(tensor: ModelInferRequest.InferInputTensor, size: int) -> NDArray[Any]:
     field = _FIELDS.get(tensor.datatype)
     if field is None:
-        raise InvalidInput(f"input {tensor.name!r}: {tensor.datatype} must be sent raw")
+        raise InvalidInput(f"input {tensor.name!r}: expected {tensor.datatype} in raw contents")
     values: Sequence[Any] = getattr(tensor.contents, field)
     if len(values) != size:
         raise _wrong_size(tensor, size)

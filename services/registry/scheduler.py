@@ -58,7 +58,7 @@ class Scheduler:
             try:
                 seconds = await self._look()
             except StoreUnavailable as error:
-                _logger.warning("scheduler cannot look for due moves, retrying", error=str(error))
+                _logger.warning("cannot read due moves, retrying", error=str(error))
             except Exception:
                 _logger.exception("scheduler failed, retrying")
             with suppress(TimeoutError):
@@ -100,7 +100,7 @@ class Scheduler:
             await run_follower("scheduler", self._tail, self._projector.position, self._receive, self._reload)
         except StoreUnavailable as error:
             # The rows are still asked now and then, as long as they can tell.
-            _logger.warning("scheduler receives no more events", error=str(error))
+            _logger.warning("registry log unavailable, scheduler receives no events", error=str(error))
 
     async def _receive(self, events: Sequence[RecordedEvent], position: int) -> None:
         if _sets_a_time(events):

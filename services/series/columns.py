@@ -73,7 +73,7 @@ def columns(series: v1.Series) -> Columns:
     size = len(values)
     if not size or size % 8 or len(steps) != size or len(timestamps) != size:
         lengths = f"{len(steps)}, {len(timestamps)} and {size} bytes"
-        message = f"the columns of {series.key!r} are not of one length of whole 8-byte numbers: {lengths}"
+        message = f"invalid columns of {series.key!r}: expected equal lengths of whole 8-byte numbers, got {lengths}"
         raise Rejected(Kind.INVALID, "INVALID_SERIES", message, key=series.key)
     return steps, timestamps, values
 

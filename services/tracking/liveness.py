@@ -256,7 +256,7 @@ class Liveness:
             try:
                 await self._commands.handle(run_stream(run_id), command, Metadata(actors.TRACKING, "its job lives"))
             except Rejected as rejection:
-                _logger.info("lost run is not resumed", run_id=run_id, reason=rejection.reason)
+                _logger.info("cannot resume lost run", run_id=run_id, reason=rejection.reason)
             except Conflict:
                 self._alive.add(run_id)  # other commands change it: retried in the next round
             except StoreUnavailable:

@@ -40,7 +40,7 @@ class Signer:
         """Return the headers of a body, signed `now` (nanoseconds since 1970) with every secret that is valid then."""
         rotations = [rotation] if now >= previous_valid_until else [rotation, rotation - 1]
         sent = datetime.fromtimestamp(now // 1_000_000_000, UTC)
-        signatures = [Webhook(self.secret(webhook_id, rotation)).sign(message_id, sent, body) for rotation in rotations]
+        signatures = [Webhook(self.secret(webhook_id, number)).sign(message_id, sent, body) for number in rotations]
         return {
             "content-type": "application/json",
             "webhook-id": message_id,

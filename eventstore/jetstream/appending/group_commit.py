@@ -97,9 +97,7 @@ class GroupCommit:
         try:
             await asyncio.wait({append.last}, timeout=self._timeout)
             if not append.last.done() and not append.sent:
-                message = (
-                    f"the log is overloaded: an append waited {self._timeout:g} s for its turn and was not written"
-                )
+                message = f"the log is overloaded: an append was not written within {self._timeout:g} s. Retry later"
                 raise StoreUnavailable(message)
             return await append.last
         finally:
@@ -148,7 +146,7 @@ class GroupCommit:
         except Exception as error:  # noqa: BLE001 - given to the callers
             _fail(group, error)
         except BaseException:
-            _fail([*group, *self._waiting], StoreUnavailable("the log is being closed"))
+            _fail([*group, *self._waiting], StoreUnavailable("the log is closing"))
             raise
         else:
             self._answer(group, position)

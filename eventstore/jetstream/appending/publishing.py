@@ -73,9 +73,9 @@ class Publisher:
         try:
             while not (await asyncio.wait({answer}, timeout=LOOK_SECONDS))[0]:
                 if self._client.is_closed or self._client.stats["reconnects"] != connection:
-                    raise AnswerLost("the connection was lost before the answer came")
+                    raise AnswerLost("the connection was lost before the response")
                 if overtaken and overtaken.done():
-                    raise AnswerLost("the stream answers, but not what was sent before")
+                    raise AnswerLost("the stream responds, but not to the earlier request")
                 if overtaken is None and time.monotonic() > probe_at:
                     overtaken = asyncio.ensure_future(self._overtaken())
         finally:

@@ -66,26 +66,26 @@ class Assembler:
         return []
 
 
-def same_append(one: RecordedEvent, other: RecordedEvent) -> bool:
+def same_append(first: RecordedEvent, other: RecordedEvent) -> bool:
     """Return whether two events are of the same append."""
-    return (one.append_end, one.append_id) == (other.append_end, other.append_id)
+    return (first.append_end, first.append_id) == (other.append_end, other.append_id)
 
 
 def torn_message(event: RecordedEvent) -> str:
-    """Say which append is torn."""
-    return f"the log holds only a part of the append at position {event.position}: its events are left out"
+    """Return the message about a torn append."""
+    return f"the append at position {event.position} is incomplete: its events are left out"
 
 
 def open_message(event: RecordedEvent) -> str:
-    """Say that the log ends inside an append."""
+    """Return the message about a log that ends inside an append."""
     return (
-        f"the log ends inside an append at position {event.position}, events up to {event.append_end} are missing: "
-        "it is taken as ending before it. Was a backup copied while NATS ran?"
+        f"the log ends inside an append at position {event.position}: events up to {event.append_end} are missing, "
+        "so the append is left out. Was a backup copied while NATS ran?"
     )
 
 
 class AppendChecker:
-    """Tells which events of a log are of whole appends, for readers that do not see all of its events.
+    """A check which events of a log are of whole appends, for readers that do not see all events.
 
     Args:
         log: The log's name.
@@ -114,13 +114,13 @@ class AppendChecker:
 
     @property
     def warnings(self) -> Sequence[str]:
-        """What was left out, in words."""
+        """The messages about appends that were left out."""
         return tuple(self._messages.values())
 
     def note_torn(self, event: RecordedEvent, message: str) -> None:
         """Log once that an event is left out."""
         if self._messages.get(event.position) != message:
-            _logger.error("append is incomplete", log=self._log, position=event.position, why=message)
+            _logger.error("incomplete append left out", log=self._log, position=event.position, why=message)
         self._messages[event.position] = message
 
     async def is_whole(self, event: RecordedEvent) -> bool:

@@ -90,9 +90,9 @@ class Writer:
             StoreUnavailable: It does not answer, or the last append failed a moment ago.
         """
         if why := self._explain():
-            raise StoreUnavailable(f"the {self._log} log takes no writes: {why}")
+            raise StoreUnavailable(f"cannot write to the {self._log} log: {why}")
         if not await self._publisher.is_answered():
-            raise StoreUnavailable(f"the {self._log} log takes no writes: no server that could write answers")
+            raise StoreUnavailable(f"cannot write to the {self._log} log: no server that can write responds")
         failed_at, message = self._failure or (0.0, "")
         if message and time.monotonic() - failed_at < FAILURE_SECONDS:
             raise StoreUnavailable(f"the last append failed: {message}")
@@ -152,4 +152,4 @@ class Writer:
             raise WrongExpectedRevision(stream, expected.get(stream, 0))
         # A cluster refuses an append, too, while an earlier one to the stream is not settled, a lost attempt at this
         # very append perhaps: nobody else was faster.
-        raise AnswerLost("another append to the stream is under way")
+        raise AnswerLost("another append to the stream is in progress")

@@ -84,7 +84,7 @@ class Delivery:
             await self._client.jetstream(timeout=ANSWER_SECONDS).add_consumer(self._stream, config)
         except (TimeoutError, nats.errors.Error) as error:
             await self._leave()
-            raise DeliveryBroken(f"no consumer: {describe(error)}") from error
+            raise DeliveryBroken(f"cannot create a consumer: {describe(error)}") from error
         return self
 
     async def __aexit__(
@@ -117,7 +117,7 @@ class Delivery:
             if self._client.is_closed:
                 raise DeliveryBroken("the connection is closed")
             if self._client.stats["reconnects"] != self._connection:
-                raise DeliveryBroken("the connection is a new one")
+                raise DeliveryBroken("the connection was replaced")
             if time.monotonic() - self._received_at > SILENCE_SECONDS:
                 await self._look()
             # Not wait_for: when both come at once, Python 3.11 gives the message and forgets the cancellation.
@@ -141,7 +141,7 @@ class Delivery:
                 return  # asked again, as long as the connection stands
         self._looks += 1
         if self._looks == SILENT_LOOKS:
-            raise DeliveryBroken("the stream answers, its consumer sends nothing, not even heartbeats")
+            raise DeliveryBroken("the stream responds, but its consumer sends nothing, not even heartbeats")
 
     async def _stream_answers(self, js: JetStreamContext) -> bool:
         try:
@@ -158,7 +158,7 @@ class Delivery:
             return []
         position, number, time_ns = _place(message.reply)
         if number != self._delivered + 1:
-            raise DeliveryBroken(f"message {number} came after {self._delivered}")
+            raise DeliveryBroken(f"message {number} arrived after {self._delivered}")
         self._delivered = number
         # Asked for what is behind its end, the server begins at its end.
         return [Delivered(message, position, time_ns)] if position > self._after else []
@@ -168,7 +168,7 @@ class Delivery:
             raise DeliveryBroken(f"{headers['Status']} {headers.get('Description', '')}")
         last = headers.get("Nats-Last-Consumer")
         if last is not None and int(last) != self._delivered:
-            raise DeliveryBroken(f"message {last} was sent, {self._delivered} was the last that came")
+            raise DeliveryBroken(f"message {last} was sent, but the last received is {self._delivered}")
         # Answered only here, after everything before it was taken: that is what bounds the queue.
         answer = message.reply or headers.get("Nats-Consumer-Stalled", "")
         if answer:

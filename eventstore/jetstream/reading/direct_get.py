@@ -57,9 +57,9 @@ async def direct_get(client: NatsClient, stream: str, query: Mapping[str, str | 
         await client.publish(f"$JS.API.DIRECT.GET.{stream}", payload, reply=inbox)
         while not (await asyncio.wait({answer.end}, timeout=LOOK_SECONDS))[0]:
             if client.is_closed or client.stats["reconnects"] != connection:
-                raise AnswerLost("the connection was lost before the answer came")
+                raise AnswerLost("the connection was lost before the response")
             if time.monotonic() - answer.latest > SILENCE_SECONDS:
-                raise AnswerLost("no answer in time")
+                raise AnswerLost("timed out")
     headers = answer.end.result()
     if headers.get("Status") not in {"204", "404"}:
         raise NoStreamResponseError

@@ -43,7 +43,7 @@ class SnapshotKeeper:
 
     def __init__(self, projector: Projector, interval: float, events: int) -> None:
         if projector.snapshots is None:
-            raise ValueError(f"projection {projector.name} has no place for snapshots")
+            raise ValueError(f"projection {projector.name} has no snapshots")
         self._projector = projector
         self._snapshots = projector.snapshots
         self._interval = interval
@@ -58,7 +58,7 @@ class SnapshotKeeper:
             self._task = asyncio.create_task(self._run(), name=f"snapshots-{self._projector.name}")
 
     async def stop(self) -> None:
-        """End the snapshot under way; nothing of it is kept."""
+        """Abandon a snapshot in progress."""
         self._snapshots.abandon()
         await end(self._task)
         if self._job:
@@ -68,11 +68,11 @@ class SnapshotKeeper:
         """Take a snapshot of the present rows.
 
         Raises:
-            Rejected: SNAPSHOT_RUNNING when one is under way.
+            Rejected: SNAPSHOT_RUNNING if one is in progress.
             StoreUnavailable: The database or the place of the objects is out of reach, or the process stops.
         """
         if self._job and not self._job.done():
-            message = f"a snapshot of {self._projector.name} is being taken already"
+            message = f"a snapshot of {self._projector.name} is already running. Wait for its end"
             raise Rejected(Kind.PRECONDITION, "SNAPSHOT_RUNNING", message, projection=self._projector.name)
         sizes = [0]
         self._job = job = asyncio.create_task(self._take(sizes))
@@ -83,7 +83,7 @@ class SnapshotKeeper:
         yield SnapshotProgress(sizes[0], job.result().position, done=True)
 
     async def _take(self, sizes: list[int]) -> Snapshot:
-        """Goes on to its end, whoever asked for it and went away."""
+        """Take a snapshot; it continues if the caller disconnects."""
 
         def progress(size: int) -> None:
             sizes[0] = size
@@ -91,7 +91,7 @@ class SnapshotKeeper:
         try:
             taken = await self._projector.query(lambda connection: self._snapshots.take(connection, progress))
         except SnapshotUnusable as error:
-            raise StoreUnavailable(f"no snapshot: {error}", "SHUTTING_DOWN") from error
+            raise StoreUnavailable(f"snapshot abandoned: {error}", "SHUTTING_DOWN") from error
         self._last = taken.position
         _logger.info("snapshot taken", projection=self._projector.name, position=taken.position, bytes=sizes[0])
         await self._forget_old()
@@ -102,13 +102,13 @@ class SnapshotKeeper:
         store = self._projector.store
         try:
             kept = await asyncio.to_thread(self._snapshots.kept)
-            newest = [one for one in kept if await is_marked(store, one.position, one.mark)][:KEPT]
+            newest = [snapshot for snapshot in kept if await is_marked(store, snapshot.position, snapshot.mark)][:KEPT]
             known = await asyncio.to_thread(self._snapshots.known)
-            lost = {one.source.removeprefix("snapshot ") for one in known if await find_loss(store, one)}
-            useless = [one.name for one in kept if one not in newest]
+            lost = {snapshot.source.removeprefix("snapshot ") for snapshot in known if await find_loss(store, snapshot)}
+            useless = [snapshot.name for snapshot in kept if snapshot not in newest]
             await asyncio.to_thread(self._snapshots.forget, useless, lost)
         except StoreUnavailable as error:
-            _logger.warning("old snapshots stay", projection=self._projector.name, error=error_text(error))
+            _logger.warning("cannot delete old snapshots", projection=self._projector.name, error=error_text(error))
 
     async def _run(self) -> None:
         while True:
@@ -118,12 +118,12 @@ class SnapshotKeeper:
                     async for _ in self.take():
                         pass
             except (StoreUnavailable, Rejected, OSError) as error:
-                _logger.warning("no snapshot was taken", projection=self._projector.name, error=error_text(error))
+                _logger.warning("snapshot failed", projection=self._projector.name, error=error_text(error))
 
     async def _is_due(self) -> bool:
-        """Another process that keeps these rows may have taken one."""
+        """Return whether a snapshot is due; another process with the same rows may have taken one."""
         kept = await asyncio.to_thread(self._snapshots.kept)
-        self._last = next((one.position for one in kept if one.position <= self._projector.position), 0)
+        self._last = next((snapshot.position for snapshot in kept if snapshot.position <= self._projector.position), 0)
         return self._has_grown()
 
     def _has_grown(self) -> bool:

@@ -114,8 +114,10 @@ class Snapshots:
 
     def kept(self) -> list[Snapshot]:
         """Those that are there, newest first."""
-        found = [snapshot for snapshot in self._named(self._folder) if snapshot.name.endswith(self._generations.kind)]
-        return sorted(found, key=lambda one: (one.position, one.mark), reverse=True)
+        snapshots = [
+            snapshot for snapshot in self._named(self._folder) if snapshot.name.endswith(self._generations.kind)
+        ]
+        return sorted(snapshots, key=lambda snapshot: (snapshot.position, snapshot.mark), reverse=True)
 
     def known(self) -> list[KnownPosition]:
         """Return what the snapshots of all versions of the projection, for every database, know of the log."""
@@ -181,11 +183,11 @@ class Snapshots:
             try:
                 rows = self._filled(file)
             except (ValueError, TypeError, zlib.error, zstd.ZstdError) as error:
-                raise SnapshotUnusable(f"{snapshot.name} is of another form: {error}") from error
+                raise SnapshotUnusable(f"cannot read {snapshot.name}: {error}") from error
         at = rows.checkpoint()
         if (at.position, mark_of(at.event_id), at.live) != (snapshot.position, snapshot.mark, True):
             self._generations.discard(rows)
-            raise SnapshotUnusable(f"{snapshot.name} has rows of position {at.position}")
+            raise SnapshotUnusable(f"{snapshot.name} has rows of position {at.position}: expected {snapshot.position}")
         return rows
 
     def _filled(self, file: IO[bytes]) -> Generation:
@@ -216,7 +218,7 @@ class Snapshots:
     def _going_on(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         for piece in pieces:
             if self._abandoned.is_set():
-                raise SnapshotUnusable("it is not wanted any more")
+                raise SnapshotUnusable("the process is stopping")
             yield piece
 
 
@@ -257,7 +259,7 @@ def _read_header(file: IO[bytes]) -> _Header:
 def _decompressor(file: IO[bytes]) -> Callable[[bytes], bytes]:
     """Read which form a snapshot has, and return what decompresses its frames."""
     if not (decompress := _FORMS.get(file.read(len(_FORM)))):
-        raise SnapshotUnusable("it is of another form")
+        raise SnapshotUnusable("unknown format")
     return decompress
 
 

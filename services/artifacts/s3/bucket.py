@@ -134,7 +134,11 @@ def in_reach() -> Iterator[None]:
         yield
     except BaseError as error:
         refused = isinstance(error, PermissionDeniedError | UnauthenticatedError)
-        message = "the blob store refuses this service" if refused else "the blob store cannot be reached"
+        message = (
+            "the blob store denies access. Check the service's credentials"
+            if refused
+            else "the blob store cannot be reached"
+        )
         raise StoreUnavailable(message, "BLOB_STORE_UNAVAILABLE") from error
 
 

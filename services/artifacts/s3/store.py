@@ -168,8 +168,8 @@ class S3Blobs:
         for digest in digests:
             key_of(digest)
         wanted = list(dict.fromkeys(digests))
-        found: dict[str, _Found | None] = {}
+        known: dict[str, _Found | None] = {}
         for start in range(0, len(wanted), _REQUESTS):
             some = wanted[start : start + _REQUESTS]
-            found |= dict(zip(some, await asyncio.gather(*map(find, some)), strict=True))
-        return {digest: one for digest, one in found.items() if one is not None}
+            known |= dict(zip(some, await asyncio.gather(*map(find, some)), strict=True))
+        return {digest: found_object for digest, found_object in known.items() if found_object is not None}

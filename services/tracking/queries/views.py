@@ -47,14 +47,14 @@ def runs_of(
     with_metrics: bool = True,
     make: Callable[..., v1.Run] = v1.Run,
 ) -> Iterator[v1.Run]:
-    """Yield the runs of these numbers, in that order, each with as many metrics as fit an answer.
+    """Yield the runs of these numbers, in this order, each with as many metrics as fit a response.
 
     Args:
-        rows: Where they are read.
-        numbers: Which.
-        brief: Leaves out what they logged.
+        connection: To the rows of tracking.
+        numbers: The numbers of the runs.
+        brief: Whether to leave out what the runs logged.
         with_metrics: Whether to read their metrics.
-        make: Makes a run of its fields, as where it is to stand at once.
+        make: Creates a run from its fields, such as directly in a response.
     """
     views = _read_runs(connection, numbers, brief=brief, with_metrics=with_metrics, make=make)
     if views is not None:
@@ -99,7 +99,7 @@ def experiments_of(connection: sa.Connection, numbers: Sequence[int]) -> list[v1
 
 
 def models_of(connection: sa.Connection, numbers: Sequence[int]) -> Iterator[v1.LoggedModel]:
-    """Yield the logged models of these numbers, in that order, each with as many metrics as fit an answer."""
+    """Yield the logged models of these numbers, in this order, each with as many metrics as fit a response."""
     ask = _Questions.of(connection)
     with _answers(connection, [ask.models, ask.model_labels, ask.model_metrics], numbers) as results:
         views = {row[0]: _model(row) for row in next(results)}

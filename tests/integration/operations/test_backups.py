@@ -275,7 +275,7 @@ def test_artifacts_in_bucket_are_backed_up_and_restored(tmp_path: Path, monkeypa
             objects.delete(name)
         with up(tmp_path / "restored", *new) as services, rf.Client(services.address) as client:
             assert history(services, "fraud") == changes
-            assert "rows are those of a snapshot" in services.program.errors
+            assert "rows restored from a snapshot" in services.program.errors
             downloaded = client.artifacts.download("models:/fraud@champion", tmp_path / "found")
             assert {name: (downloaded / name).read_bytes() for name in contents} == contents
             assert client.versions.register("fraud", logged, artifact="model").version == 2

@@ -82,7 +82,7 @@ def test_not_ready_while_nats_is_stopped(services: Up) -> None:
     nats.suspend()
     try:
         until(lambda: is_unready(services), "not ready")
-        assert any("log takes no writes" in problem for problem in readiness(services).get("problems", []))
+        assert any("cannot write to the" in problem for problem in readiness(services).get("problems", []))
     finally:
         nats.resume()
     until(lambda: is_ready(services), "ready again")
@@ -140,7 +140,7 @@ def test_not_ready_while_cluster_has_no_quorum(tmp_path: Path, monkeypatch: pyte
         killed = [server for number, server in enumerate(cluster.servers) if number != leader]
         for server in killed:
             server.kill()
-        problem = "the registry log takes no writes"
+        problem = "cannot write to the registry log"
         until(
             lambda: any(problem in reported for reported in readiness(services).get("problems", [])),
             problem,

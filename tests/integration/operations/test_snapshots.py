@@ -53,7 +53,7 @@ async def test_start_without_rows_restores_snapshot(tmp_path: Path) -> None:
     with capture_logs() as lines:
         async with run_system(tmp_path) as channel:
             assert await model_names(channel) == ["one", "two"]
-    restored = [line for line in lines if line["event"] == "rows are those of a snapshot"]
+    restored = [line for line in lines if line["event"] == "rows restored from a snapshot"]
     assert [(line["projection"], line["position"]) for line in restored] == [("registry", 1)]
 
 

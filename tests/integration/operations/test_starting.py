@@ -115,7 +115,7 @@ def test_data_directory_is_private_to_owner(tmp_path: Path) -> None:
     assert sorted(accessible_to_others(tmp_path / "data")) == sorted(others)
     with up(tmp_path / "data") as services:
         assert not accessible_to_others(tmp_path / "data")
-        assert "data directory is private now" in services.program.errors
+        assert "data directory made private" in services.program.errors
         assert services.program.terminate() == 0
 
 

@@ -45,7 +45,7 @@ async def test_undelivered_events_are_a_problem_until_they_arrive() -> None:
         await store.append([new("s")])
         async with asyncio.timeout(scaled(30)):
             await changed.wait()
-        assert seen == [{"tail t": "the t log is not followed: events up to 0 came, it was at 1"}]
+        assert seen == [{"tail t": "the t log is not followed: received position 0 of 1"}]
         changed.clear()
         store.repaired.set()
         async with asyncio.timeout(scaled(30)):
