@@ -52,7 +52,7 @@ class Publisher:
 
         Raises:
             AnswerLost: The connection was lost, or the stream answers what was sent later and not this.
-            TimeoutError, nats.errors.Error: There was no answer in time, or the server refused the message.
+            TimeoutError, nats.errors.Error: The request timed out, or the server rejected the message.
         """
         *opening, (subject, payload, headers) = messages
         connection = self._client.stats["reconnects"]

@@ -28,7 +28,7 @@ def caused_by(cause: Exception) -> Exception:
     ("error", "text"),
     [
         (ValueError("two\n  lines"), "two lines"),
-        (TimeoutError(), "no answer in time"),
+        (TimeoutError(), "timed out"),
         (TimeoutError("timed out"), "timed out"),
         (MemoryError(), "out of memory"),
         (ConnectionResetError(), "connection reset error"),
@@ -49,7 +49,7 @@ def test_every_error_has_description(error: BaseException, text: str) -> None:
         (Rejected(Kind.INVALID, "INVALID_SETTING", "no such\nsetting"), "INVALID_SETTING: no such setting"),
         (StoreUnavailable("NATS is away"), "LOG_UNAVAILABLE: NATS is away"),
         (OSError(28, "No space left on device", "/data"), "[Errno 28] No space left on device: '/data'"),
-        (TimeoutError(), "no answer in time"),
+        (TimeoutError(), "timed out"),
         (_UnknownAPIFault(), "unknown api fault"),
     ],
 )
