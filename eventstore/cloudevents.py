@@ -141,7 +141,7 @@ def decode(headers: Mapping[str, str], payload: bytes, types: EventTypes, place:
 
 
 def _check_identity(headers: Mapping[str, str], place: Place, event_id: str) -> None:
-    """Refuse what no writer of events sends: folds go by the subject, projections by the stream."""
+    """Check that the id and the subject are those of a writer: folds use the subject, projections the stream."""
     if not event_id or len(event_id) > _MAX_INDEXED or "\0" in event_id:
         raise UnknownEventType("its ce-id is missing, too long or holds a NUL")
     if unquote(headers.get("ce-subject", "")) != place.stream or "\0" in place.stream:

@@ -64,7 +64,7 @@ class EventStore(Protocol):
         ...
 
     def subscribe(self, after: int = 0) -> AsyncGenerator[Sequence[RecordedEvent], None]:
-        """All events of the log after a position, in order, each once, then those to come, without end.
+        """Yield all events of the log after a position, in order, each once, then new ones, without end.
 
         They arrive in batches that never split what one append wrote. A subscription outlives restarts of the log's
         server: it continues after the last event that it yielded.
@@ -101,7 +101,7 @@ class EventStore(Protocol):
         ...
 
     async def condition(self) -> LogCondition:
-        """How the log is really kept."""
+        """Return the actual storage settings of the log."""
         ...
 
 

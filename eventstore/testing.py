@@ -23,7 +23,7 @@ class Given(Generic[S]):
     state: S
 
     def when(self, command: object) -> When:
-        """Decides a command, twice: a decider that is not pure is found out here."""
+        """Decide a command two times: this detects a decider that is not pure."""
         first, second = (_decide(self.decider, command, self.state) for _ in range(2))
         same = first.events == second.events and str(first.refusal) == str(second.refusal)
         _insist(same, f"deciding twice gave two answers: {first} and {second}")

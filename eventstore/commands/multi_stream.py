@@ -37,7 +37,7 @@ class MultiStreamCommands:
         self._locks = locks
 
     async def handle(self, plan: Callable[[], Awaitable[Plan]], metadata: Metadata) -> Written:
-        """Plan and append until no other writer was faster; see `CommandHandler.handle_across`."""
+        """Plan and append, and retry while other writers are faster; see `CommandHandler.handle_across`."""
         streams: set[str] = set()
         for _ in range(ATTEMPTS):
             # The first time without locks: a plan may take long, and a command that no other one conflicts with need

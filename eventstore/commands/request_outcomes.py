@@ -104,7 +104,7 @@ class RequestOutcomes:
 
     @contextmanager
     def _noting(self, metadata: Metadata) -> Iterator[None]:
-        """Note that an append of a request is under way, and whether its outcome is unknown when it ends."""
+        """Note an append of a request in progress, and whether its outcome is unknown at the end."""
         request = _request_key(metadata)
         self._under_way[request] += 1
         try:

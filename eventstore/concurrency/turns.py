@@ -29,7 +29,7 @@ class Turns:
 
     @contextmanager
     def urgent(self) -> Iterator[None]:
-        """Keep turns few while this lasts: somebody waits for an answer."""
+        """Reduce turns while the context lasts: a caller is waiting for a response."""
         self._urgent += 1
         try:
             yield

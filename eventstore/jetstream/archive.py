@@ -42,7 +42,7 @@ async def find_stream(client: NatsClient, log: str) -> StreamArchive | None:
 
 
 async def snapshot_stream(client: NatsClient, log: str) -> AsyncGenerator[StreamArchive | bytes]:
-    """Give what a snapshot is of, then its bytes in pieces; writers go on meanwhile.
+    """Yield the description of a snapshot, then its bytes in pieces; writers continue.
 
     Raises:
         StoreUnavailable: The stream is not there, or the snapshot broke off.

@@ -75,7 +75,7 @@ class _Client(NatsClient):
 
 @asynccontextmanager
 async def raw_subscription(client: NatsClient, subject: str, take: Take) -> AsyncIterator[None]:
-    """Have the messages of a subject handed over as they come, until it is left; for a client from `connect`."""
+    """Subscribe to a subject until the context is left; for a client from `connect`."""
     if not isinstance(client, _Client):
         raise TypeError(f"expected a client from connect, got {type(client).__name__}")
     subscription = await client.subscribe(subject)

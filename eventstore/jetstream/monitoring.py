@@ -38,7 +38,7 @@ FlushQuestion = Callable[[], Awaitable[Sequence[Flush]]]
 
 
 def ask_system_account(url: str, user: str, password: str) -> FlushQuestion:
-    """Asks one server by way of its system account, on a connection of its own that lasts as long as the question."""
+    """Query one server through its system account, on a connection of its own."""
 
     async def ask() -> Sequence[Flush]:
         return [_flush(await ask_server(url, user, password, "VARZ"))]
@@ -47,7 +47,7 @@ def ask_system_account(url: str, user: str, password: str) -> FlushQuestion:
 
 
 def ask_monitor(urls: str) -> FlushQuestion:
-    """Asks servers by way of their monitoring ports: `http://nats:8222`, for a cluster all of them, with commas."""
+    """Query servers through their monitoring ports: `http://nats:8222`, or all of a cluster, separated by commas."""
 
     async def ask() -> Sequence[Flush]:
         return [await asyncio.to_thread(_read_monitor, url.strip()) for url in urls.split(",")]

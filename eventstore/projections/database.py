@@ -29,7 +29,7 @@ _LOCK_NOT_AVAILABLE = "55P03"
 
 
 def is_refusal(error: sa.exc.DBAPIError) -> bool:
-    """Whether the database is there and says no, so that to ask it again would be in vain."""
+    """Return whether the database is available and rejects the statement, so that a retry is useless."""
     if isinstance(error.orig, sqlite3.OperationalError):
         return getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
     limit_exceeded = str(getattr(error.orig, "sqlstate", "")).startswith("54")

@@ -71,7 +71,7 @@ class Generation:
 
     @contextmanager
     def at_once(self) -> Iterator[sa.Connection]:
-        """As `transaction`, on a connection that is kept for this: for one thread only."""
+        """Begin a transaction as `transaction`, on a kept connection: for one thread only."""
         self._kept = self._kept or self._engine.connect()
         with self._kept.begin():
             yield self._kept
@@ -114,7 +114,7 @@ class Generation:
         return (file.st_dev, file.st_ino) if file and stat.S_ISREG(file.st_mode) else None
 
     def checkpoint(self) -> Checkpoint:
-        """How far the rows have come."""
+        """Return the checkpoint of the rows."""
         with self.transaction() as connection:
             row = connection.execute(SELECT_CHECKPOINT).one()
             began = connection.scalar(SELECT_EPOCH)

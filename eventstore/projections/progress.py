@@ -77,13 +77,13 @@ class Progress:
         self._watermark.position = 0
 
     def fail(self, error: BaseException, checkpoint: int) -> None:
-        """Record that the projection cannot apply more than its checkpoint, and tell who waits."""
+        """Record that the projection cannot apply more than its checkpoint, and fail all waiters."""
         self.failure = error
         self.advance(checkpoint)
         self._watermark.fail(StoreUnavailable(self.why_failed, "PROJECTION_FAILED"))
 
     def stop(self) -> None:
-        """Tell who waits that no later position comes."""
+        """Fail all waiters: no later position is reached."""
         self._watermark.fail(StoreUnavailable(f"projection {self.name} is stopped", "PROJECTION_BEHIND"))
 
     def check(self) -> None:

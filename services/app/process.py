@@ -96,7 +96,7 @@ class _Parts:
 
 
 def _ignore(_: str) -> None:
-    """Say nothing."""
+    """Ignore a line of progress."""
 
 
 @asynccontextmanager

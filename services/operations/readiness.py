@@ -93,7 +93,7 @@ class Readiness:
         await asyncio.gather(*self._checks.values(), return_exceptions=True)
 
     def problem_of(self, projection: str) -> str:
-        """Say what keeps a projection's rows from following their log; empty when nothing does."""
+        """Return why a projection's rows do not follow their log; empty if they do."""
         return self.problems.get(f"projection {projection}", "")
 
     async def _run(self) -> None:
@@ -137,7 +137,7 @@ class Readiness:
         return task.result() if task.done() else f"{name} does not answer within {ANSWER_SECONDS:g} s"
 
     async def _note_heads(self) -> None:
-        """Note where the logs are now: asked of the logs themselves, because a tail can be cut off without a sign."""
+        """Note the heads of the logs, read from the logs themselves: a tail can be cut off without notice."""
         now = time.monotonic()
         tails = self._tails.values()
         for tail, head in zip(tails, await asyncio.gather(*map(_head, tails)), strict=True):

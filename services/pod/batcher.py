@@ -34,7 +34,7 @@ class _Job:
     answer: asyncio.Future[Answers] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def joins(self, other: "_Job") -> bool:
-        """Whether both can be predicted in one call."""
+        """Return whether both can be predicted in one call."""
         mine, theirs = self.rows, other.rows
         return (mine.dtype, mine.shape[1:], self.outputs) == (theirs.dtype, theirs.shape[1:], other.outputs)
 
@@ -115,7 +115,7 @@ class Batcher:
 
 
 def _is_wanted(job: _Job) -> bool:
-    """Whether someone still waits; an expired request is told so here."""
+    """Return whether a caller still waits; an expired request is failed here."""
     if job.answer.done():
         return False
     if job.deadline is None or asyncio.get_running_loop().time() < job.deadline:

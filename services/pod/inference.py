@@ -41,7 +41,7 @@ Method = Callable[["InferenceServicer", Request, Any], Awaitable[Response]]
 
 
 def _with_statuses(method: Method[Request, Response]) -> Method[Request, Response]:
-    """Turn what a method raises into a gRPC status; what is not foreseen is logged under an id and told by it alone."""
+    """Turn errors into gRPC statuses; an unexpected error is logged with an id, and only the id is sent."""
 
     async def answer(self: "InferenceServicer", request: Request, context: Context) -> Response:
         try:

@@ -171,7 +171,7 @@ def prepare() -> None:
 
 
 def warm_up_batches(model: Model, path: Path) -> Iterator[NDArray[Any]]:
-    """Rows to try a model with before it serves: the artifact's input example, if any, repeated to several sizes.
+    """Yield rows to warm up a model: the artifact's input example, if any, repeated to several sizes.
 
     Raises ModelRefused when the example holds no rows, InvalidInput when they do not fit the model.
     """

@@ -101,7 +101,7 @@ class Slot:
         return self.desired.revision > 0 and self.desired.version == 0
 
     def offer(self, assignment: Assignment) -> None:
-        """Take on an assignment unless it is no newer than the one at hand; what is warm is served at once.
+        """Accept an assignment that is newer than the current one; a warm model is served at once.
 
         In another epoch of the registry log every assignment is newer: its revisions cannot be compared with ours.
         """
@@ -191,7 +191,7 @@ class Runtime:
         return not waiting and any(slot.current is not None for slot in self.slots.values())
 
     def offer(self, assignment: Assignment) -> None:
-        """Hand an assignment to its alias; one that the pod does not follow is ignored."""
+        """Pass an assignment to the slot of its alias; other aliases are ignored."""
         slot = self.slots.get(Target(assignment.target.model, assignment.target.alias))
         if slot is None:
             _log.warning(
@@ -229,7 +229,7 @@ class Runtime:
         return served + [slot.desired for slot in self.slots.values() if slot.removed]
 
     async def close(self) -> None:
-        """Let go of every alias."""
+        """Close the slots of all aliases."""
         await asyncio.gather(*(slot.close() for slot in self.slots.values()))
 
 

@@ -119,13 +119,13 @@ class Commands:
         return await self.handle(request.model, command, metadata)
 
     async def schedule(self, request: v1.ScheduleMoveRequest, schedule_id: str, metadata: Metadata) -> Outcome[State]:
-        """Schedules a move; its gates are asked when its time comes."""
+        """Schedule a move; its gates are evaluated when it is due."""
         gate_result = self._reasons(request.model, request.alias)
         command = aliases.ScheduleMove(request, schedule_id, gate_result, self.epoch, time.time_ns())
         return await self.handle(request.model, command, metadata)
 
     async def fire(self, stream: str, schedule_id: str, metadata: Metadata) -> None:
-        """Make a scheduled move whose time has come, or records why it could not be made."""
+        """Make a due move, or record why it is impossible."""
 
         async def attempt() -> Outcome[State]:
             state, _ = await self._handler.state(stream)
@@ -144,7 +144,7 @@ class Commands:
         await _while_stale(attempt)
 
     async def expire(self, stream: str, alias: str, revision: int, metadata: Metadata) -> None:
-        """End an assignment whose time has come, if it still stands."""
+        """End an assignment that has expired, if it is still current."""
         await self._handler.handle(stream, aliases.Expire("", alias, revision), metadata)
 
     async def gate_results(self, targets: Sequence[Target]) -> list[GateResult]:
@@ -173,7 +173,7 @@ class Commands:
         metadata: Metadata,
         copied_from: v1.VersionSource | None = None,
     ) -> Outcome[State]:
-        """Register a version, through the gates that bind it; `digest` finds its digest, or raises `Rejected`."""
+        """Register a version if its gates pass; `digest` returns its digest, or raises `Rejected`."""
         check_model_name(request.model)
 
         async def attempt() -> Outcome[State]:
@@ -192,7 +192,7 @@ class Commands:
         return await _while_stale(attempt)
 
     async def _refuse(self, model: str, rejection: Rejected, metadata: Metadata) -> Outcome[State]:
-        """Raise why a version cannot be registered, unless it was done before, by the same request."""
+        """Raise the rejection of a version, unless the same request registered it before."""
         never = Register(v1.RegisterVersionRequest(model=model), "", rejection=rejection)
         return await self._handler.handle(await self.stream_of(model), never, metadata)
 
@@ -285,7 +285,7 @@ def _creates(event: RecordedEvent) -> bool:
 
 
 async def _while_stale(attempt: Callable[[], Awaitable[T]]) -> T:
-    """Asks the gates again when what they were asked about has changed meanwhile."""
+    """Evaluate the gates again if their input has changed since."""
     for number in range(ATTEMPTS):
         try:
             return await attempt()

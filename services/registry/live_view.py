@@ -60,7 +60,7 @@ class LiveView:
         await self._reached.wait_for(position, seconds)
 
     async def start(self) -> None:
-        """Load from the rows, which are started, and follow from there."""
+        """Load from the rows, whose projector must be running, and follow the log from there."""
         await self._load()
         self._task = asyncio.create_task(self._follow(), name=self.name)
         await self.wait_for(self._tail.position)
@@ -94,7 +94,7 @@ class LiveView:
         self._reached.advance(position)
 
     async def _reload(self, error: Exception) -> int:
-        """Reload from the rows all that was received until now, with the event that could not be applied."""
+        """Reload the state from the rows, including the event that could not be applied."""
         self.failure = error
         await self._projector.wait_for(self._tail.position)
         await self._load()

@@ -49,7 +49,7 @@ class PolicyServicer(v1.PolicyServiceServicer):
         return done.position
 
     async def ListPolicies(self, request: v1.ListPoliciesRequest, context: Context) -> v1.ListPoliciesResponse:
-        """All policies, by name."""
+        """Return all policies by name."""
         return await self._projector.query(policies.policies)
 
     async def TestGate(self, request: v1.TestGateRequest, context: Context) -> v1.TestGateResponse:

@@ -157,7 +157,7 @@ class Rollbacks:
         return GateResult(seen.policies.revision, tuple(policy.name for policy in binding if policy.reason_required))
 
     def _is_recent(self, current: rollback.CurrentAssignment, seen: RollbackState) -> bool:
-        """Whether the version to come back held the alias lately enough for every policy that binds it."""
+        """Return whether the restored version had the alias recently enough for all of its policies."""
         binding = binding_move(seen.policies, self._live.names(current.model), current.alias)
         days = min((policy.recent_days or RECENT_DAYS for policy in binding), default=0)
         return time.time_ns() - seen.ended.get(key_of(current), 0) <= days * DAY

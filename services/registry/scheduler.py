@@ -66,7 +66,7 @@ class Scheduler:
                     await self._changed.wait()
 
     async def _look(self) -> float:
-        """Do what is due, and return in how many seconds to look again."""
+        """Do the due work, and return the seconds until the next check."""
         due_now, next_time = await self._projector.query(lambda connection: due(connection, time.time_ns()))
         done = [await self._act(due_move) for due_move in due_now]
         if not all(done):
@@ -74,7 +74,7 @@ class Scheduler:
         return MAX_SLEEP_SECONDS if next_time is None else (next_time - time.time_ns()) / 1e9
 
     async def _act(self, due_move: Due) -> bool:
-        """Do what is due, in the name of the actor who asked for it, and return whether it is done.
+        """Do one piece of due work in the name of its actor, and return whether it is done.
 
         What cannot be done now must not hold up what is due after it.
         """
@@ -108,7 +108,7 @@ class Scheduler:
             self._changed.set()
 
     async def _reload(self, error: Exception) -> int:  # noqa: ARG002 - the rows know, whatever the error was
-        """Look at the rows again, which have what was received until now."""
+        """Reload from the rows after they have all received events."""
         position = self._tail.position
         await self._projector.wait_for(position)
         self._changed.set()

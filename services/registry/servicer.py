@@ -99,7 +99,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
         return v1.DeleteModelResponse(position=done.position, scheduled_aliases=done.state.scheduled_for())
 
     async def RestoreModel(self, request: v1.RestoreModelRequest, context: Context) -> v1.RestoreModelResponse:
-        """Restores a deleted model."""
+        """Restore a deleted model."""
         return v1.RestoreModelResponse(position=await self._done(request, context))
 
     async def SetRegistrationGate(
@@ -114,13 +114,13 @@ class RegistryServicer(v1.RegistryServiceServicer):
         return (await self._commands.handle(request.model, request, metadata(request, context))).position
 
     async def GetModel(self, request: v1.GetModelRequest, context: Context) -> v1.GetModelResponse:
-        """One model."""
+        """Return a model."""
         return v1.GetModelResponse(
             model=await self._projector.query(lambda connection: models.model(connection, request.name))
         )
 
     async def ListModels(self, request: v1.ListModelsRequest, context: Context) -> v1.ListModelsResponse:
-        """Models by filter."""
+        """Return models by filter."""
         return await self._projector.query(lambda connection: models.list_models(connection, request))
 
     async def RegisterVersion(self, request: v1.RegisterVersionRequest, context: Context) -> v1.RegisterVersionResponse:
@@ -167,7 +167,7 @@ class RegistryServicer(v1.RegistryServiceServicer):
     async def SetVersionStatus(
         self, request: v1.SetVersionStatusRequest, context: Context
     ) -> v1.SetVersionStatusResponse:
-        """Says whether a version can be used."""
+        """Set whether a version can be used."""
         done = await self._commands.handle(request.model, request, metadata(request, context))
         return v1.SetVersionStatusResponse(
             position=done.position,
@@ -183,11 +183,11 @@ class RegistryServicer(v1.RegistryServiceServicer):
         return v1.DeleteVersionResponse(position=done.position, scheduled_aliases=scheduled)
 
     async def RestoreVersion(self, request: v1.RestoreVersionRequest, context: Context) -> v1.RestoreVersionResponse:
-        """Restores a deleted version."""
+        """Restore a deleted version."""
         return v1.RestoreVersionResponse(position=await self._done(request, context))
 
     async def GetVersion(self, request: v1.GetVersionRequest, context: Context) -> v1.GetVersionResponse:
-        """One version."""
+        """Return a version."""
         version = await self._projector.query(
             lambda connection: models.version(connection, request.model, request.version)
         )

@@ -176,7 +176,7 @@ class Delivery:
 
 
 def _place(reply: str) -> tuple[int, int, int]:
-    """Position, number in the delivery and time, from a message's reply subject ($JS.ACK..., ADR-15)."""
+    """Return the position, delivery number and time in a message's reply subject ($JS.ACK..., ADR-15)."""
     tokens = reply.split(".")
     first = 5 if len(tokens) == 9 else 7
     return int(tokens[first]), int(tokens[first + 1]), int(tokens[first + 2])

@@ -22,7 +22,7 @@ Part = Iterator[bytes]
 
 
 def dump(connection: sa.Connection, tables: Sequence[sa.Table]) -> Iterator[Part]:
-    """All that the transaction sees, in parts: SQLite's file, or PostgreSQL's tables in order.
+    """Yield all that the transaction sees, in parts: SQLite's file, or PostgreSQL's tables in order.
 
     Each part must be read to its end before the next. SQLite's file is copied beside itself first, as long as it takes
     to read: nobody who writes waits for it, or for who reads the parts.

@@ -53,7 +53,7 @@ class SnapshotKeeper:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begins to look."""
+        """Start to take snapshots when they are due."""
         if self._interval > 0:
             self._task = asyncio.create_task(self._run(), name=f"snapshots-{self._projector.name}")
 
@@ -131,6 +131,6 @@ class SnapshotKeeper:
 
 
 def _see(job: asyncio.Task[Snapshot]) -> None:
-    """Retrieve how a task ended, in case nobody waits for it any more."""
+    """Retrieve the result of a task, in case nobody awaits it any more."""
     if not job.cancelled():
         job.exception()

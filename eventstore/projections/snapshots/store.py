@@ -109,11 +109,11 @@ class Snapshots:
         self._abandoned = threading.Event()
 
     def abandon(self) -> None:
-        """Has all that is under way, and is still to come, raise `SnapshotUnusable` soon."""
+        """Make all current and later work raise `SnapshotUnusable` soon."""
         self._abandoned.set()
 
     def kept(self) -> list[Snapshot]:
-        """Those that are there, newest first."""
+        """Return the existing snapshots, newest first."""
         snapshots = [
             snapshot for snapshot in self._named(self._folder) if snapshot.name.endswith(self._generations.kind)
         ]
@@ -223,7 +223,7 @@ class Snapshots:
 
 
 async def is_marked(store: EventStore, position: int, mark: str) -> bool:
-    """Whether the log holds the very event that a mark is of; position 0 is before the first."""
+    """Return whether the log has the event of a mark; position 0 is before the first event."""
     if not position:
         return True
     event = await store.event_at(position)

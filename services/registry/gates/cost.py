@@ -162,7 +162,7 @@ class Syntax:
             yield from self._objections(child, inner)
 
     def steps(self, width: int) -> int:
-        """How many steps it takes at most, if no map and no list that it goes through is longer than `width`."""
+        """Return the maximum number of steps, if no map or list that it iterates is longer than `width`."""
         return self._steps(self.checked.expr, max(width, self.max_list, 1))
 
     def _steps(self, expr: Any, width: int) -> int:
@@ -253,7 +253,7 @@ def _nest(expr: Any) -> int:
 
 
 def _collects(expr: Any, loop: Any) -> bool:
-    """Whether it adds an element, as it is, to the elements that a filter() keeps."""
+    """Return whether it adds an unchanged element to the elements that a filter() keeps."""
     if loop is None or len(expr.call.args) != 2 or expr.call.args[0].ident.name != loop.result_variable:
         return False
     elements = expr.call.args[1].list.elements

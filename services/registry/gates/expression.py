@@ -34,7 +34,7 @@ _UNSET_ALIAS = {"current": "no version holds the alias", "champion": "no version
 
 
 def _seen_by_gates() -> Any:
-    """`GateRun`, with the same bytes, but `version` is of CEL's usual kind: one may write ``version == 0``."""
+    """Return `GateRun` with the same encoding, but `version` as CEL's int, to allow ``version == 0``."""
     file = descriptor_pb2.FileDescriptorProto(name="gate.proto", package="gate", syntax="proto3")
     v1.GateRun.DESCRIPTOR.CopyToProto(file.message_type.add())
     for field in file.message_type[0].field:
@@ -152,12 +152,12 @@ def evaluate(
 
 
 def recompute(evidence: v1.GateEvidence) -> bool:
-    """Whether a gate's answer follows from what the evidence says that it saw."""
+    """Return whether the gate's recorded result equals the one computed again from the evidence."""
     return evaluate_again(evidence).passed == evidence.passed
 
 
 def evaluate_again(evidence: v1.GateEvidence) -> v1.GateEvidence:
-    """Return what a gate says of nothing but what the evidence says that it saw, by the rules that it names."""
+    """Evaluate a gate again, from its evidence alone and by the rules that the evidence names."""
     first = MOVE[0] if evidence.others else REGISTRATION[0]
     variables = {first: evidence.run} | dict(evidence.others)
     return evaluate(evidence.expression, variables, evidence.tracking_position, evidence.policy, evidence.rules)
@@ -199,7 +199,7 @@ def _refusal(gate: _Gate, seen: Mapping[str, v1.GateRun], width: int) -> str:
 
 
 def _refusal_before_finite(gate: _Gate, seen: Mapping[str, v1.GateRun], width: int) -> str:
-    """Why the gate refused by the first rules: metrics that are NaN were left out, and no computed number inspected."""
+    """Return why the gate failed by the first rules: NaN metrics were left out, computed numbers not inspected."""
     if too_much := _too_much(gate.syntax, width):
         return too_much
     try:

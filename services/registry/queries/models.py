@@ -64,7 +64,7 @@ _VERSIONS = sa.select(versions, models.c.name).join(models, models.c.origin == v
 
 
 def model(connection: sa.Connection, name: str) -> v1.Model:
-    """One model, deleted or not. Raises `Rejected` MODEL_NOT_FOUND or MODEL_RENAMED."""
+    """Return a model, deleted or not. Raises `Rejected` MODEL_NOT_FOUND or MODEL_RENAMED."""
     return model_of(connection, get_origin(connection, name))
 
 
