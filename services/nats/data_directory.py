@@ -28,12 +28,12 @@ class DataDirectoryInUse(DataDirectoryError):
 
 
 class DataDirectoryUnusable(DataDirectoryError):
-    """Data directory `path` cannot hold a log: `reason` says why."""
+    """Data directory `path` cannot hold a log, for the cause `fault`."""
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"cannot use data directory {path}: {reason}")
+    def __init__(self, path: Path, fault: str) -> None:
+        super().__init__(f"cannot use data directory {path}: {fault}")
         self.path = path
-        self.reason = reason
+        self.fault = fault
 
     @classmethod
     def from_os_error(cls, path: Path, error: OSError) -> Self:

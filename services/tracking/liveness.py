@@ -49,15 +49,12 @@ _logger = structlog.get_logger(__name__)
 class _Watched:
     """A run whose job must send heartbeats.
 
-    Attributes:
-        since: When its last heartbeat came, or its grace period began again, by the monotonic clock.
-        grace_factor: How many times the heartbeat timeout it may be silent.
-        last_heartbeat: When its last heartbeat came, in nanoseconds since 1970; 0 when that is not known.
+    It may be silent for `grace_factor` heartbeat timeouts after `since`, a time of the monotonic clock.
     """
 
     since: float
     grace_factor: int
-    last_heartbeat: int = 0
+    last_heartbeat: int = 0  # nanoseconds since 1970; 0 if unknown
 
 
 class Liveness:

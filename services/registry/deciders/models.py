@@ -22,7 +22,7 @@ from services.registry.deciders.preconditions import (
     check_version,
     gate_failed,
 )
-from services.registry.deciders.state import State, Tags, Version, evolve
+from services.registry.deciders.state import State, Tags, evolve
 from services.validation import (
     MAX_DESCRIPTION_LENGTH,
     MAX_KEY_LENGTH,
@@ -152,9 +152,8 @@ def _change_tags(command: v1.ChangeTagsRequest, state: State) -> Sequence[Messag
     check_model(command.model, state)
     _check_labels("", command.set)
     if both := sorted(command.set.keys() & set(command.remove)):
-        raise Rejected(
-            Kind.INVALID, "INVALID_TAG", f"tag {both[0]!r} is both set and removed. Do one of the two", key=both[0]
-        )
+        message = f"tag {both[0]!r} is both set and removed. Do one of the two"
+        raise Rejected(Kind.INVALID, "INVALID_TAG", message, key=both[0])
     tags = check_version(command.model, command.version, state).tags if command.version else state.tags
     changes = _tag_changes(tags, command.set, command.remove)
     if not changes:
@@ -264,7 +263,7 @@ def _set_status(command: v1.SetVersionStatusRequest, state: State) -> Sequence[M
 
 def _delete_or_restore(command: v1.DeleteVersionRequest | v1.RestoreVersionRequest, state: State) -> Sequence[Message]:
     check_model(command.model, state)
-    version = _known_version(command.model, command.version, state)
+    version = check_version(command.model, command.version, state, deleted=True)
     deletes = isinstance(command, v1.DeleteVersionRequest)
     if version.deleted == deletes:
         return []
@@ -275,10 +274,6 @@ def _delete_or_restore(command: v1.DeleteVersionRequest | v1.RestoreVersionReque
         about: dict[str, Any] = {"model": command.model, "version": str(command.version), "aliases": ",".join(current)}
         raise Rejected(Kind.PRECONDITION, "VERSION_IN_USE", message, **about)
     return [v1.VersionDeleted(model=command.model, version=command.version, digest=version.digest)]
-
-
-def _known_version(model: str, version: int, state: State) -> Version:
-    return check_version(model, version, state, deleted=True)
 
 
 def _check_labels(description: str, tags: Mapping[str, str]) -> None:

@@ -124,7 +124,7 @@ def test_world_writable_directory_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "data").chmod(0o777)
     done = start("--data", str(tmp_path / "data"), "--grpc", "127.0.0.1:0")
     assert done.returncode == 1
-    assert "every local user may write" in done.stderr.splitlines()[-1]
+    assert "every local user can write" in done.stderr.splitlines()[-1]
 
 
 def test_second_process_on_data_directory_is_rejected_with_external_nats(
