@@ -47,10 +47,7 @@ _logger = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Watched:
-    """A run whose job must send heartbeats.
-
-    It may be silent for `grace_factor` heartbeat timeouts after `since`, a time of the monotonic clock.
-    """
+    """A run that may be silent for `grace_factor` heartbeat timeouts after `since`, a time of the monotonic clock."""
 
     since: float
     grace_factor: int
