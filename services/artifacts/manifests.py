@@ -78,7 +78,7 @@ def within(store: BlobStore) -> BlobStore:
 
 
 def canonical_bytes(manifest: v1.Manifest) -> bytes:
-    """Return the form that is hashed and stored, as the contract defines it; a `"` in a path is written `\\"`.
+    r"""Return the form that is hashed and stored, as the contract defines it; a `"` in a path is written `\"`.
 
     Raises `Rejected` MANIFEST_EMPTY, INVALID_PATH, INVALID_DIGEST or MANIFEST_TOO_LARGE.
     """
