@@ -126,5 +126,5 @@ async def test_ends_with_the_tail_or_with_the_watches(log: MemoryStore, tail: Ta
     if not dismissible:
         await until(lambda: follower.ids == expected)
         await tail.stop()
-    with pytest.raises(StoreUnavailable, match="stops" if dismissible else "not followed any more"):
+    with pytest.raises(StoreUnavailable, match="stops" if dismissible else "no longer followed"):
         await running
