@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
+from starlette.routing import BaseRoute
+
 from eventstore import StoreUnavailable, Tail, Turns, replay_turns
 from eventstore.jetstream import JetStreamStore
 from rollforward import v1
@@ -16,11 +18,13 @@ from services.app.logs import open_logs, start_tail
 from services.app.places import checking_places, lock_data_directory, open_places, read_knowledge
 from services.app.projectors import Projectors
 from services.event_logs import PositionNotes
+from services.mlflow_rest.app import mlflow_routes
 from services.operations.http import serving_http
 from services.operations.readiness import Readiness
 from services.operations.servicer import SystemServicer
 from services.rpc.addresses import check_free, check_reach
 from services.rpc.interceptor import Interceptor
+from services.rpc.local import LocalCalls
 from services.rpc.server import HealthServicer, add_health_and_reflection, listen, open_server, set_serving
 from services.service import GrpcService, Service, ServiceContext, Worker
 from services.settings import Settings
@@ -131,7 +135,7 @@ async def running(settings: Settings, tell: Callable[[str], None] = _ignore) -> 
         address = listen(server, settings.grpc)
         await stack.enter_async_context(_watched(parts, checks))
         ready = asyncio.Event()
-        http = await _serve_http(settings.http, parts.readiness, ready, stack)
+        http = await _serve_http(settings.http, parts, ready, mlflow_routes(LocalCalls(interceptor, parts.grpc)), stack)
         await server.start()
         ready.set()
         try:
@@ -205,9 +209,11 @@ async def _watched(parts: _Parts, checks: HealthServicer) -> AsyncIterator[None]
         await parts.readiness.stop()
 
 
-async def _serve_http(address: str, readiness: Readiness, ready: asyncio.Event, stack: AsyncExitStack) -> str:
-    """Listen for health checks, if an address is given; return the URL."""
+async def _serve_http(
+    address: str, parts: _Parts, ready: asyncio.Event, routes: Sequence[BaseRoute], stack: AsyncExitStack
+) -> str:
+    """Listen for health checks and MLflow's REST API, if an address is given; return the URL."""
     if not address:
         return ""
     metrics = [metric for service in SERVICES.values() for metric in service.metrics]
-    return await stack.enter_async_context(serving_http(address, readiness, ready.is_set, metrics))
+    return await stack.enter_async_context(serving_http(address, parts.readiness, ready.is_set, metrics, routes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from services.operations.http_connections import MAX_CONNECTIONS, ImpatientProtocol
 from services.operations.readiness import Readiness
@@ -58,9 +58,20 @@ class _State(Collector):
 
 @asynccontextmanager
 async def serving_http(
-    address: str, readiness: Readiness, is_ready: Callable[[], bool], metrics: Iterable[Collector] = ()
+    address: str,
+    readiness: Readiness,
+    is_ready: Callable[[], bool],
+    metrics: Iterable[Collector] = (),
+    routes: Sequence[BaseRoute] = (),
 ) -> AsyncIterator[str]:
-    """Listen on ``host:port`` (port 0: a free one) and yield the URL; `metrics` are shown with its own.
+    """Listen on ``host:port`` (port 0: a free one) and yield the URL.
+
+    Args:
+        address: Where to listen.
+        readiness: What is known to be wrong.
+        is_ready: Whether the process takes calls.
+        metrics: Metrics that are shown with its own.
+        routes: Further routes, such as those of an API.
 
     Raises:
         AddressInUse: Another program listens there.
@@ -68,7 +79,7 @@ async def serving_http(
     registry = CollectorRegistry()
     for shown in [_State(readiness), METRICS, *metrics]:
         registry.register(shown)
-    app = Starlette(routes=_routes(registry, readiness, is_ready))
+    app = Starlette(routes=[*_routes(registry, readiness, is_ready), *routes])
     with bound_socket(address) as socket:
         config = uvicorn.Config(
             app,

@@ -77,7 +77,12 @@ class Interceptor(grpc.aio.ServerInterceptor):
         handler = cast("Any", await continuation(handler_call_details))
         if handler is None or not path.startswith("/rollforward."):
             return cast("grpc.RpcMethodHandler[Any, Any]", handler)
-        self._wrapped[path] = self._wrap(self._methods.get(path) or method_without_sources(path), handler)
+        return self.wrap(path, handler)
+
+    def wrap(self, path: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        """Return a method's handler with all that runs before and after it; it takes the bytes of a request."""
+        if path not in self._wrapped:
+            self._wrapped[path] = self._wrap(self._methods.get(path) or method_without_sources(path), handler)
         return self._wrapped[path]
 
     def _wrap(self, method: Method, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:

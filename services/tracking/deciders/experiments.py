@@ -18,6 +18,9 @@ from services.tracking.events import experiment_event
 from services.validation import check_text
 
 MAX_NAME_LENGTH = 500
+DEFAULT_ID = "0"
+DEFAULT_NAME = "Default"
+"""The experiment of runs whose MLflow client names none: the first of this name has the id 0, as MLflow's has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +120,13 @@ def _create(command: v1.CreateExperimentRequest, state: Experiments) -> Sequence
     _check_name(command.name)
     check_tags(command.tags)
     _check_free(state, command.name)
-    number = str(len(state.by_id) + 1)
+    number = DEFAULT_ID if command.name == DEFAULT_NAME and DEFAULT_ID not in state.by_id else _next_id(state)
     _check_growth(number, SizeBudget().put_labels("tag", command.tags), SizeBudget())
     return [v1.ExperimentCreated(experiment_id=number, name=command.name, tags=command.tags)]
+
+
+def _next_id(state: Experiments) -> str:
+    return str(len(state.by_id) + (DEFAULT_ID not in state.by_id))
 
 
 def _rename(command: v1.RenameExperimentRequest, state: Experiments) -> Sequence[Message]:

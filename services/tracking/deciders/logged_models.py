@@ -10,7 +10,7 @@ from typing import TypeAlias, assert_never
 from google.protobuf.message import Message
 from rpds import HashTrieMap
 
-from eventstore import Decider, Kind, RecordedEvent, Rejected
+from eventstore import Conflict, Decider, Kind, RecordedEvent, Rejected
 from rollforward import v1
 from services.tracking.deciders.labels import (
     Labels,
@@ -90,6 +90,7 @@ def decide(command: object, state: LoggedModelState) -> Sequence[Message]:
 
     Raises:
         Rejected: The command breaks a rule.
+        Conflict: ARTIFACT_CHANGED when other files are replaced than expected.
         TypeError: It is not a command of a logged model.
     """
     if not isinstance(command, LoggedModelCommand):
@@ -173,6 +174,9 @@ def _log_files(command: LogFiles, state: LoggedModelState) -> Sequence[LoggedMod
         raise command.rejection
     if request.digest == state.digest:
         return []
+    if request.HasField("expected_digest") and request.expected_digest != state.digest:
+        message = f"logged model {request.model_id} has other files than expected: {state.digest or 'none'}"
+        raise Conflict("ARTIFACT_CHANGED", message, model_id=request.model_id, digest=state.digest)
     logged = v1.LoggedModelArtifactLogged(
         model_id=request.model_id,
         digest=request.digest,

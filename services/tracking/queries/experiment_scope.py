@@ -18,7 +18,7 @@ from services.tracking.projection.tables import experiments
 FEW = 32
 """So many experiments are merged at once; of more, those that come first."""
 
-_ID = re.compile(r"[1-9][0-9]{0,8}")
+_ID = re.compile(r"0|[1-9][0-9]{0,8}")
 _NUMBER = experiments.c.number
 _ALL = sa.select(_NUMBER).limit(sa.literal_column(str(FEW + 1)))
 _LIVE = _ALL.where(~experiments.c.deleted)
@@ -63,7 +63,7 @@ def experiment_number(connection: sa.Connection, experiment_id: str) -> int:
 def _known(connection: sa.Connection, experiment_ids: Sequence[str]) -> list[tuple[int, bool]]:
     """Return the numbers of experiments, and whether they are deleted."""
     # An id in another form, such as "007", does not exist.
-    numbers_by_id = {text: int(text) if _ID.fullmatch(text) else 0 for text in experiment_ids}
+    numbers_by_id = {text: int(text) if _ID.fullmatch(text) else -1 for text in experiment_ids}
     dialect = connection.dialect.name
     rows = fetch_all(connection, _these(dialect), numbers=in_one(dialect, list(numbers_by_id.values())))
     known = {number: bool(deleted) for number, deleted in rows}

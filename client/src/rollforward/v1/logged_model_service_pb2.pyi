@@ -438,24 +438,32 @@ class LogLoggedModelArtifactRequest(_message.Message):
     MODEL_ID_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EXPECTED_DIGEST_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """Its id."""
     digest: _builtins.str
     """The manifest's digest, as CreateManifest answered it."""
     request_id: _builtins.str
     """Makes a repetition harmless; chosen by the client."""
+    expected_digest: _builtins.str
+    """The digest of the files that these replace, empty for none. When the model has others, the call fails with ABORTED and reason
+    ARTIFACT_CHANGED: writers that add files to what they read do not undo each other. Without it, whatever is there is replaced.
+    """
     def __init__(
         self,
         *,
         model_id: _builtins.str = ...,
         digest: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        expected_digest: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_digest", b"_expected_digest", "expected_digest", b"expected_digest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "model_id", b"model_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_digest", b"_expected_digest", "digest", b"digest", "expected_digest", b"expected_digest", "model_id", b"model_id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__expected_digest: _TypeAlias = _typing.Literal["expected_digest"]  # noqa: Y015
+    _WhichOneofArgType__expected_digest: _TypeAlias = _typing.Literal["_expected_digest", b"_expected_digest"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_digest) -> _WhichOneofReturnType__expected_digest | None: ...
 
 Global___LogLoggedModelArtifactRequest: _TypeAlias = LogLoggedModelArtifactRequest  # noqa: Y015
 

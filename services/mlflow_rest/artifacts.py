@@ -1,0 +1,111 @@
+"""MLflow's requests about artifacts: lists, and the proxy that files go through."""
+
+from __future__ import annotations
+
+import mimetypes
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import quote
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response, StreamingResponse
+
+from services.mlflow_rest import files
+from services.mlflow_rest.errors import invalid
+from services.mlflow_rest.experiments import experiment, location_of
+from services.mlflow_rest.model_versions import version_number, version_of
+from services.mlflow_rest.places import OfDigest, OfModel, OfRun, checked, place_at
+from services.mlflow_rest.request import Request
+from services.mlflow_rest.runs import run_of
+
+
+async def list_of_run(request: Request) -> dict[str, Any]:
+    """Return the files and directories of a run at a path, by their paths from the run's root."""
+    parameters = request.parameters
+    run_id, path = (
+        parameters.text("run_id", "") or parameters.text("run_uuid", ""),
+        checked(parameters.text("path", "")),
+    )
+    if not run_id:
+        raise invalid("missing value for required parameter 'run_id'")
+    run = await run_of(request, run_id, without_metrics=True)
+    root = f"{location_of(await experiment(request, run.experiment_id))}/{run_id}/artifacts"
+    entries = _entries(await files.files_at(request, OfRun(run_id, path)), f"{path}/" if path else "")
+    return {"root_uri": root, **({"files": entries} if entries else {})}
+
+
+async def list_of_model(request: Request) -> dict[str, Any]:
+    """Return the files and directories of a logged model at a path."""
+    path = checked(request.parameters.text("artifact_directory_path", ""))
+    model_id = request.path["model_id"]
+    entries = _entries(await files.files_at(request, OfModel(model_id, path)), f"{path}/" if path else "")
+    return {"files": entries} if entries else {}
+
+
+async def list_at(request: Request) -> dict[str, Any]:
+    """Return the files and directories at a path below the proxy, by their names."""
+    path = request.parameters.text("path", "")
+    entries = _entries(await files.files_at(request, place_at(path)), "") if path.strip("/") else []
+    return {"files": entries} if entries else {}
+
+
+async def download(request: Request, _: HttpRequest) -> Response:
+    """Send a file below the proxy."""
+    return await _sent(request, request.path["path"])
+
+
+async def upload(request: Request, http: HttpRequest) -> Response:
+    """Store a file below the proxy."""
+    await files.write(request, place_at(request.path["path"]), http.stream())
+    return Response("{}", media_type="application/json")
+
+
+async def download_of_run(request: Request, _: HttpRequest) -> Response:
+    """Send a file of a run."""
+    parameters = request.parameters
+    run_id = parameters.text("run_id", "") or parameters.text("run_uuid", "")
+    return await _file(request, OfRun(run_id, checked(parameters.text("path", empty=False))))
+
+
+async def download_of_model(request: Request, _: HttpRequest) -> Response:
+    """Send a file of a logged model."""
+    path = checked(request.parameters.text("artifact_file_path", empty=False))
+    return await _file(request, OfModel(request.path["model_id"], path))
+
+
+async def download_of_version(request: Request, _: HttpRequest) -> Response:
+    """Send a file of a version."""
+    parameters = request.parameters
+    number = version_number(parameters.text("version", empty=False))
+    version = await version_of(request, parameters.text("name", empty=False), number)
+    return await _file(request, OfDigest(version.digest, checked(parameters.text("path", empty=False))))
+
+
+async def _sent(request: Request, path: str) -> Response:
+    return await _file(request, place_at(path))
+
+
+async def _file(request: Request, place: OfRun | OfModel | OfDigest) -> Response:
+    file, chunks = await files.read(request, place)
+    name = PurePosixPath(place.path).name
+    headers = {
+        "Content-Length": str(file.size_bytes),
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}",
+        "X-Content-Type-Options": "nosniff",
+    }
+    media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return StreamingResponse(chunks, headers=headers, media_type=media_type)
+
+
+def _entries(found: files.Files, parent: str) -> list[dict[str, Any]]:
+    """Return files and the directories above them that are at one level, sorted by name."""
+    entries: dict[str, dict[str, Any]] = {}
+    for path, file in found.items():
+        name, _, below = path.partition("/")
+        if not name:
+            continue  # a file was asked for: it lists nothing
+        if below:
+            entries[name] = {"path": parent + name, "is_dir": True}
+        else:
+            entries[name] = {"path": parent + name, "is_dir": False, "file_size": file.size_bytes}
+    return [entries[name] for name in sorted(entries)]
