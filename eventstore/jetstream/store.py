@@ -22,10 +22,10 @@ from eventstore.jetstream.connection import server_version
 from eventstore.jetstream.monitoring import FlushQuestion, flush_warnings, stream_warnings
 from eventstore.jetstream.reading.delivery import Delivery, DeliveryBroken
 from eventstore.jetstream.reading.history import HistoryReader
+from eventstore.jetstream.reading.shared_pages import Page, PagedLog
 from eventstore.jetstream.reading.stream_reader import ATTEMPT_SECONDS, StreamReader
 from eventstore.jetstream.retries import Retries
 from eventstore.jetstream.stream_config import NEEDED, WARNED_ELSEWHERE, differences, stream_config
-from eventstore.shared_pages import Page, PagedLog
 from eventstore.store import check_append
 
 _logger = structlog.get_logger(__name__)

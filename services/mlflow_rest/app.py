@@ -15,13 +15,14 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from services.mlflow_rest import (
+from services.mlflow_rest.endpoints import (
     artifacts,
     experiments,
     logged_models,
     metrics,
     model_versions,
     registered_models,
+    run_logging,
     runs,
 )
 from services.mlflow_rest.errors import MlflowError, error_of, invalid
@@ -51,13 +52,13 @@ ENDPOINTS: Sequence[tuple[str, str, Answer]] = (
     ("POST", "runs/delete", runs.delete),
     ("POST", "runs/restore", runs.restore),
     ("POST", "runs/search", runs.search),
-    ("POST", "runs/log-metric", runs.log_metric),
-    ("POST", "runs/log-parameter", runs.log_parameter),
-    ("POST", "runs/log-batch", runs.log_batch),
-    ("POST", "runs/set-tag", runs.set_tag),
-    ("POST", "runs/delete-tag", runs.delete_tag),
-    ("POST", "runs/log-inputs", runs.log_inputs),
-    ("POST", "runs/outputs", runs.log_outputs),
+    ("POST", "runs/log-metric", run_logging.log_metric),
+    ("POST", "runs/log-parameter", run_logging.log_parameter),
+    ("POST", "runs/log-batch", run_logging.log_batch),
+    ("POST", "runs/set-tag", run_logging.set_tag),
+    ("POST", "runs/delete-tag", run_logging.delete_tag),
+    ("POST", "runs/log-inputs", run_logging.log_inputs),
+    ("POST", "runs/outputs", run_logging.log_outputs),
     ("GET", "metrics/get-history", metrics.history),
     ("GET", "metrics/get-history-bulk", metrics.history_bulk),
     ("GET", "metrics/get-history-bulk-interval", metrics.history_bulk_interval),

@@ -35,8 +35,11 @@ _CODES: Mapping[grpc.StatusCode, str] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: "DEADLINE_EXCEEDED",
     grpc.StatusCode.PERMISSION_DENIED: "PERMISSION_DENIED",
 }
-_DENIED = {"GATE_FAILED", "REASON_REQUIRED", "POLICY_REFUSED"}
-"""Reasons of refusals by policy: MLflow's clients show them as a lack of permission."""
+_BY_REASON: Mapping[str, str] = {
+    **dict.fromkeys(("GATE_FAILED", "REASON_REQUIRED"), "PERMISSION_DENIED"),  # of policies
+    "ALIAS_NOT_FOUND": "INVALID_PARAMETER_VALUE",
+}
+"""The error codes of reasons that MLflow answers otherwise than the others of their status."""
 
 
 class MlflowError(Exception):
@@ -72,6 +75,6 @@ def not_found(message: str) -> MlflowError:
 
 def error_of(failed: CallFailed) -> MlflowError:
     """Return the error of a failed call; the reason of our error table is added to its message."""
-    code = "PERMISSION_DENIED" if failed.reason in _DENIED else _CODES.get(failed.code, "INTERNAL_ERROR")
+    code = _BY_REASON.get(failed.reason) or _CODES.get(failed.code, "INTERNAL_ERROR")
     message = f"{failed} ({failed.reason})" if failed.reason else str(failed)
     return MlflowError(code, message)

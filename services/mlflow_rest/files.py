@@ -11,11 +11,11 @@ from pathlib import PurePosixPath
 from typing import IO, assert_never
 
 from rollforward import v1
+from services.mlflow_rest.endpoints.logged_models import model_of
+from services.mlflow_rest.endpoints.runs import check_active, run_of
 from services.mlflow_rest.errors import MlflowError, invalid, not_found
-from services.mlflow_rest.logged_models import model_of
 from services.mlflow_rest.places import OfDigest, OfModel, OfRun, Place
 from services.mlflow_rest.request import Request
-from services.mlflow_rest.runs import check_active, run_of
 from services.rpc.local import CallFailed
 
 CHUNK = 1024 * 1024

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 from rollforward import v1
-from services.mlflow_rest.labels import NOTE, PARENT_RUN, RUN_NAME, USER, milliseconds, only_set, pairs, tags_shown
+from services.mlflow_rest.labels import (
+    NOTE,
+    PARENT_RUN,
+    RUN_NAME,
+    dataset_tags_shown,
+    milliseconds,
+    only_set,
+    pairs,
+    tags_shown,
+)
 
 _STATUSES = {
     v1.RUN_STATUS_RUNNING: "RUNNING",
@@ -33,7 +41,7 @@ def run_shown(run: v1.Run, location: str) -> dict[str, Any]:
     fields = {RUN_NAME: run.name, NOTE: run.description, PARENT_RUN: run.parent_run_id}
     inputs = [
         {
-            **only_set(tags=pairs(entry.tags)),
+            **only_set(tags=dataset_tags_shown(entry.tags)),
             "dataset": only_set(
                 name=entry.dataset.name,
                 digest=entry.dataset.digest,
@@ -50,7 +58,7 @@ def run_shown(run: v1.Run, location: str) -> dict[str, Any]:
         "info": run_info(run, location),
         "data": only_set(metrics=metrics, params=pairs(run.params), tags=tags_shown(run.tags, **fields)),
         "inputs": only_set(dataset_inputs=inputs),
-        **({"outputs": {"model_outputs": outputs}} if outputs else {}),
+        "outputs": only_set(model_outputs=outputs),
     }
 
 
@@ -61,7 +69,7 @@ def run_info(run: v1.Run, location: str) -> dict[str, Any]:
         "run_uuid": run.run_id,
         "experiment_id": run.experiment_id,
         "run_name": run.name,
-        "user_id": run.tags.get(USER, run.actor if run.actor != "anonymous" else ""),
+        "user_id": run.actor if run.actor != "anonymous" else "",
         "status": _STATUSES[run.status],
         "start_time": milliseconds(run.start_time),
         **ended,
@@ -76,8 +84,3 @@ def number(value: float) -> float | str:
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-
-
-def numbers(values: Iterable[float]) -> list[float | str]:
-    """Return numbers as JSON has them."""
-    return [number(value) for value in values]

@@ -10,10 +10,10 @@ from typing import Final
 import grpc
 
 from rollforward import v1
-from services.mlflow_rest.errors import MlflowError, invalid
+from services.mlflow_rest.endpoints.logged_models import model_of
+from services.mlflow_rest.errors import invalid
 from services.mlflow_rest.files import store_bytes
 from services.mlflow_rest.labels import HIDDEN
-from services.mlflow_rest.logged_models import model_of
 from services.mlflow_rest.places import OfDigest, OfModel, OfRun, Place, place_of_uri
 from services.mlflow_rest.request import Request
 from services.rpc.local import CallFailed
@@ -68,7 +68,7 @@ async def origin_of(request: Request, source: str, run_id: str, model_id: str) -
         case OfDigest(digest=digest, path=""):
             return Origin(digest=digest)
         case _:
-            return await _external(request, source)
+            return await _external(request, source, run_id)
 
 
 def _place(source: str) -> Place | None:
@@ -76,10 +76,7 @@ def _place(source: str) -> Place | None:
         return OfRun(match[1], (match[2] or "").strip("/"))
     if match := _LOGGED_MODEL_URI.fullmatch(source):
         return OfModel(match[1], "")
-    try:
-        return place_of_uri(source)
-    except MlflowError:
-        return None
+    return place_of_uri(source)
 
 
 async def _of_model(request: Request, source: str, place: OfModel, model_id: str) -> Origin:
@@ -87,7 +84,7 @@ async def _of_model(request: Request, source: str, place: OfModel, model_id: str
         raise invalid(f"invalid source {source[:200]!r}: it is of another model than {model_id!r}")
     model = await model_of(request, place.model_id)
     if not model.digest or place.path:
-        return await _external(request, source)
+        return await _external(request, source, model.source_run_id)
     if not model.source_run_id:
         return Origin(digest=model.digest, model_id=model.model_id)
     # The run lists the model's files, so that gates see the run's metrics when they judge the version.
@@ -102,17 +99,28 @@ async def _of_run(request: Request, source: str, place: OfRun) -> Origin:
     except CallFailed as failed:
         if failed.code is not grpc.StatusCode.NOT_FOUND:
             raise
-        return await _external(request, source)
+        return await _external(request, source, "")
     inside = place.path
     if any(not inside or artifact.path == inside or _overlap(artifact.path, inside) for artifact in run.artifacts):
         return Origin(run_path=inside, run_id=place.run_id)
-    return await _external(request, source)
+    return await _external(request, source, place.run_id)
 
 
 def _overlap(path: str, inside: str) -> bool:
     return not path or path.startswith(f"{inside}/") or inside.startswith(f"{path}/")
 
 
-async def _external(request: Request, source: str) -> Origin:
+async def _external(request: Request, source: str, run_id: str) -> Origin:
+    """Store a reference to files that are not here; it is an artifact of the run, if there is one."""
     reference = json.dumps({"source": source}).encode()
-    return Origin(digest=await store_bytes(request, "source.json", reference), external=True)
+    digest = await store_bytes(request, "source.json", reference)
+    if not run_id:
+        return Origin(digest=digest, external=True)
+    path = f"sources/{digest.removeprefix('sha256:')[:16]}"
+    try:
+        await request.send(v1.LogArtifactRequest(run_id=run_id, path=path, digest=digest))
+    except CallFailed as failed:
+        if failed.code not in {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT}:
+            raise
+        return Origin(digest=digest, external=True)  # MLflow takes a version of a run that does not exist
+    return Origin(run_path=path, run_id=run_id, external=True)

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import grpc
+import grpc.aio
 from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from services.rpc.interceptor import Interceptor
-from services.service import GrpcService
+
+
+class GrpcService(Protocol):
+    """A gRPC service that can be added to a server."""
+
+    @property
+    def full_name(self) -> str:
+        """Its name with its package."""
+
+    @property
+    def add(self) -> Callable[[grpc.aio.Server], None]:
+        """Adds its servicer to a server."""
 
 
 class CallFailed(Exception):

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 import structlog
@@ -101,8 +101,8 @@ class Liveness:
         ]
 
     async def _load(self) -> None:
-        watched, position = await self._projector.query(_watched_over)
-        self._watched = {run_id: _Watched(self._clock(), 1) for run_id in watched}
+        run_ids, position = await self._projector.query(_watched_over)
+        self._watched = {run_id: _Watched(self._clock(), 1) for run_id in run_ids}
         self._reached.advance(position)
 
     async def stop(self) -> None:
@@ -182,8 +182,7 @@ class Liveness:
         self._note(run_id, event.time)
 
     def _is_lost(self, run_id: str) -> None:
-        watched = self._watched.pop(run_id, None)
-        self._lost[run_id] = watched.grace_factor if watched else 1
+        self._lost[run_id] = watched.grace_factor if (watched := self._watched.pop(run_id, None)) else 1
         if run_id in self._calls:
             self._is_alive(run_id)
         else:
@@ -199,8 +198,8 @@ class Liveness:
         self._unchecked[run_id] = 1 if run_id in self._calls else min(max(2 * grace_factor, 1), MAX_GRACE_FACTOR)
 
     def _is_over(self, run_id: str, event: RecordedEvent) -> None:
-        for runs_of_a_kind in (self._watched, self._lost, self._unchecked):
-            runs_of_a_kind.pop(run_id, None)
+        for known in (self._watched, self._lost, self._unchecked):
+            known.pop(run_id, None)
         if isinstance(event.data, v1.RunFinished):
             self._calls.end(run_id, event.position)
 
@@ -215,7 +214,8 @@ class Liveness:
                 await self._catch_up()
                 now = self._clock()
                 if away or now - began > 2 * self._round:
-                    self._restart_timeouts()  # this process or the log was away in between
+                    # This process or the log was away in between.
+                    self._watched = {run_id: replace(run, since=now) for run_id, run in self._watched.items()}
                 away = False
                 await self._lose_silent(now)
             except (StoreUnavailable, TimeoutError) as error:
@@ -237,10 +237,6 @@ class Liveness:
         head = await self._tail.store.head()
         async with asyncio.timeout(MAX_ROUND_SECONDS):
             await self._reached.wait_for(head)
-
-    def _restart_timeouts(self) -> None:
-        for watched in self._watched.values():
-            watched.since = self._clock()
 
     async def _revive(self) -> None:
         """Resume lost runs whose jobs are alive."""

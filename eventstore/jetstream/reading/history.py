@@ -10,7 +10,7 @@ from nats.aio.client import Client as NatsClient
 
 from eventstore.event import EVENT_BYTES, RecordedEvent
 from eventstore.jetstream.reading.direct_get import Stored, direct_get
-from eventstore.shared_pages import PAGE_BYTES, PAGE_EVENTS, Page
+from eventstore.jetstream.reading.shared_pages import PAGE_BYTES, PAGE_EVENTS, Page
 
 PAUSE_SECONDS = 0.05
 DECODED_AT_ONCE = 50
@@ -52,7 +52,7 @@ class HistoryReader:
         self._last_stored = last_stored
 
     async def read(self, after: int, is_mark: bool, until: int) -> Stretch:
-        """Read what a page is made of; see `eventstore.shared_pages.Load`.
+        """Read what a page is made of; see `eventstore.jetstream.reading.shared_pages.Load`.
 
         Raises:
             AnswerLost, nats.errors.Error: The server does not answer.

@@ -14,7 +14,7 @@ from google.protobuf.wrappers_pb2 import BytesValue
 from eventstore.concurrency.turns import Turns
 from eventstore.event import RecordedEvent
 from eventstore.jetstream import JetStreamStore
-from eventstore.shared_pages import CACHED_BYTES, PAGE_BYTES, PAGE_EVENTS, PagedLog
+from eventstore.jetstream.reading.shared_pages import CACHED_BYTES, PAGE_BYTES, PAGE_EVENTS, PagedLog
 from eventstore.store import EventStore
 from services.nats.server import NatsAddress
 from tests.contract.store.events import TYPES, following, new

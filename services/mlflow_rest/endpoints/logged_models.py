@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from rollforward import v1
+from services.mlflow_rest.endpoints.experiments import check_id, experiment, location_of
 from services.mlflow_rest.errors import invalid, not_found
-from services.mlflow_rest.experiments import check_id, experiment, location_of
 from services.mlflow_rest.labels import milliseconds, only_set, pairs, tags_shown
 from services.mlflow_rest.paging import collected, page_limit
 from services.mlflow_rest.parameters import Parameters
@@ -74,7 +74,7 @@ async def set_tags(request: Request) -> dict[str, Any]:
     """Set tags of a logged model."""
     model_id = request.path["model_id"]
     await request.send(v1.LogLoggedModelRequest(model_id=model_id, set_tags=request.parameters.pairs("tags")))
-    return await _answer(request, model_id)
+    return {}
 
 
 async def delete_tag(request: Request) -> dict[str, Any]:
@@ -164,7 +164,9 @@ def model_shown(model: v1.LoggedModel, location: str) -> dict[str, Any]:
             "last_updated_timestamp_ms": milliseconds(model.updated_at),
             "artifact_uri": _artifact_uri(model, location),
             "status": _STATUSES[model.status],
-            **only_set(model_type=model.model_type, source_run_id=model.source_run_id, tags=tags_shown(model.tags)),
+            "model_type": model.model_type,
+            "source_run_id": model.source_run_id,
+            **only_set(tags=tags_shown(model.tags)),
         },
         "data": only_set(params=pairs(model.params), metrics=metrics),
     }

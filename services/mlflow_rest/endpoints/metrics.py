@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rollforward import v1
+from services.mlflow_rest.endpoints.runs import run_id_of
 from services.mlflow_rest.errors import invalid
 from services.mlflow_rest.metric_points import shown
 from services.mlflow_rest.paging import collected
@@ -24,9 +25,7 @@ _NO_METRIC = "METRIC_NOT_FOUND"
 async def history(request: Request) -> dict[str, Any]:
     """Return the points of a metric of a run, in pages."""
     parameters = request.parameters
-    run_id = parameters.text("run_id", "") or parameters.text("run_uuid", "")
-    if not run_id:
-        raise invalid("missing value for required parameter 'run_id'")
+    run_id = run_id_of(parameters)
     key = parameters.text("metric_key", empty=False)
     limit = parameters.integer("max_results", MAX_HISTORY)
     points, token = await _points(request, run_id, key, min(limit, MAX_HISTORY), parameters.text("page_token", ""))
@@ -71,14 +70,13 @@ async def history_bulk_interval(request: Request) -> dict[str, Any]:
     for points in histories.values():
         if points:  # the ends of each run are shown, so that no curve seems to end early
             wanted |= {points[0]["step"], points[-1]["step"]}
-    return {
-        "metrics": [
-            {**point, "run_id": run_id}
-            for run_id, points in histories.items()
-            for point in points
-            if point["step"] in wanted
-        ]
-    }
+    points = [
+        {**point, "run_id": run_id}
+        for run_id, points in histories.items()
+        for point in points
+        if point["step"] in wanted
+    ]
+    return {"metrics": points} if points else {}
 
 
 def _runs(request: Request) -> list[str]:

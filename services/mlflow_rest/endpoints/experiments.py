@@ -138,6 +138,7 @@ def shown(experiment: v1.Experiment) -> dict[str, Any]:
         "last_update_time": milliseconds(experiment.updated_at),
         "creation_time": milliseconds(experiment.created_at),
         **only_set(tags=tags_shown(experiment.tags)),
+        "workspace": "default",
     }
 
 

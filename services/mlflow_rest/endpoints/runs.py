@@ -12,10 +12,15 @@ from typing import Any, Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from rollforward import v1
+from services.mlflow_rest.endpoints.experiments import check_id, experiment, location_of
 from services.mlflow_rest.errors import MlflowError, invalid, not_found
-from services.mlflow_rest.experiments import check_id, experiment, location_of
-from services.mlflow_rest.labels import NOTE, PARENT_RUN, RUN_NAME, USER, timestamp
-from services.mlflow_rest.metric_points import points_of, series_of
+from services.mlflow_rest.labels import (
+    NOTE,
+    PARENT_RUN,
+    RUN_NAME,
+    shortened_tags,
+    timestamp,
+)
 from services.mlflow_rest.paging import collected, lifecycle_of, order_of, page_limit
 from services.mlflow_rest.parameters import Parameters
 from services.mlflow_rest.request import Request
@@ -23,9 +28,6 @@ from services.mlflow_rest.run_views import run_info, run_shown
 
 MAX_RESULTS = 50_000
 DEFAULT_RESULTS = 1_000
-MAX_BATCH_METRICS = 1_000
-MAX_BATCH_LABELS = 100
-MAX_BATCH_ENTITIES = 1_000
 
 _RUN_ID: Final = re.compile(r"[0-9a-f]{32}")
 _ENDINGS: Final = {
@@ -55,15 +57,14 @@ async def create(request: Request) -> dict[str, Any]:
     """Start a run; without a name it gets one."""
     parameters = request.parameters
     experiment_id = parameters.text("experiment_id", "0") or "0"
-    tags = parameters.pairs("tags")
+    tags = shortened_tags(parameters.pairs("tags"))
     name = parameters.text("run_name", "")
     if name and tags.get(RUN_NAME, name) != name:
         raise invalid(
             f"run_name is {name[:100]!r}, but the tag {RUN_NAME!r} is {tags[RUN_NAME][:100]!r}: give one of them"
         )
     name = name or tags.get(RUN_NAME, "") or _new_name()
-    if user := parameters.text("user_id", ""):
-        tags.setdefault(USER, user)
+    request.actor = request.actor or parameters.text("user_id", "")
     parent = tags.get(PARENT_RUN, "")
     started = v1.StartRunRequest(
         run_id=uuid.uuid4().hex,
@@ -75,17 +76,19 @@ async def create(request: Request) -> dict[str, Any]:
         start_time=timestamp(parameters.integer("start_time")) if parameters.has("start_time") else _now(),
     )
     await request.send(started)
-    return {"run": await _shown(request, started.run_id)}
+    shown = await _shown(request, started.run_id)
+    del shown["outputs"]
+    return {"run": shown}
 
 
 async def get(request: Request) -> dict[str, Any]:
     """Return a run."""
-    return {"run": await _shown(request, _run_id(request.parameters))}
+    return {"run": await _shown(request, run_id_of(request.parameters))}
 
 
 async def update(request: Request) -> dict[str, Any]:
     """Change the status or the name of a run."""
-    parameters, run_id = request.parameters, _run_id(request.parameters)
+    parameters, run_id = request.parameters, run_id_of(request.parameters)
     await check_active(request, run_id)
     if parameters.has("status"):
         await _set_status(request, run_id)
@@ -97,92 +100,18 @@ async def update(request: Request) -> dict[str, Any]:
 
 
 async def delete(request: Request) -> dict[str, Any]:
-    """Delete a run that is active."""
-    run_id = _run_id(request.parameters)
-    await check_active(request, run_id)
+    """Delete a run."""
+    run_id = run_id_of(request.parameters)
     await request.send(v1.DeleteRunRequest(run_id=run_id))
     return {}
 
 
 async def restore(request: Request) -> dict[str, Any]:
     """Restore a deleted run."""
-    run_id = _run_id(request.parameters)
+    run_id = run_id_of(request.parameters)
     if not (await run_of(request, run_id, without_metrics=True)).deleted:
         raise invalid(f"run {run_id!r} is not deleted")
     await request.send(v1.RestoreRunRequest(run_id=run_id))
-    return {}
-
-
-async def log_metric(request: Request) -> dict[str, Any]:
-    """Log one point of a metric."""
-    run_id = _run_id(request.parameters)
-    await request.send(v1.LogBatchRequest(run_id=run_id, series=series_of(points_of([request.parameters]))))
-    return {}
-
-
-async def log_parameter(request: Request) -> dict[str, Any]:
-    """Log one parameter."""
-    key, value = request.parameters.text("key", empty=False), request.parameters.text("value", "")
-    await request.send(v1.LogBatchRequest(run_id=_run_id(request.parameters), params={key: value}))
-    return {}
-
-
-async def log_batch(request: Request) -> dict[str, Any]:
-    """Log metrics, parameters and tags, all or none."""
-    parameters, run_id = request.parameters, _run_id(request.parameters)
-    metrics, params, tags = (parameters.objects(name) for name in ("metrics", "params", "tags"))
-    _check_batch(len(metrics), len(params), len(tags))
-    labels = parameters.pairs("tags")
-    batch = v1.LogBatchRequest(
-        run_id=run_id, series=series_of(points_of(metrics)), params=_distinct(parameters), tags=labels
-    )
-    if metrics or params or tags:
-        await request.send(batch)
-        await _set_fields(request, run_id, labels)
-    else:
-        await run_of(request, run_id, without_metrics=True)
-    return {}
-
-
-async def set_tag(request: Request) -> dict[str, Any]:
-    """Set a tag."""
-    run_id = _run_id(request.parameters)
-    tags = {request.parameters.text("key", empty=False): request.parameters.text("value", "")}
-    await request.send(v1.LogBatchRequest(run_id=run_id, tags=tags))
-    await _set_fields(request, run_id, tags)
-    return {}
-
-
-async def delete_tag(request: Request) -> dict[str, Any]:
-    """Remove a tag, which the run must have."""
-    run_id, key = _run_id(request.parameters), request.parameters.text("key", empty=False)
-    if key not in (await check_active(request, run_id)).tags:
-        raise not_found(f"run {run_id!r} has no tag {key!r}")
-    await request.send(v1.LogBatchRequest(run_id=run_id, removed_tags=[key]))
-    await _set_fields(request, run_id, {key: ""})
-    return {}
-
-
-async def log_inputs(request: Request) -> dict[str, Any]:
-    """Log the datasets that a run used."""
-    run_id = _run_id(request.parameters)
-    inputs = [_input(entry) for entry in request.parameters.objects("datasets")]
-    if inputs:
-        await request.send(v1.LogLineageRequest(run_id=run_id, inputs=inputs))
-    else:
-        await run_of(request, run_id, without_metrics=True)
-    return {}
-
-
-async def log_outputs(request: Request) -> dict[str, Any]:
-    """Log the models that a run made."""
-    run_id = _run_id(request.parameters)
-    outputs = [
-        v1.ModelOutput(model_id=entry.text("model_id", empty=False), step=entry.integer("step", 0))
-        for entry in request.parameters.objects("models")
-    ]
-    if outputs:
-        await request.send(v1.LogLineageRequest(run_id=run_id, outputs=outputs))
     return {}
 
 
@@ -194,7 +123,7 @@ async def search(request: Request) -> dict[str, Any]:
     wanted = v1.ListRunsRequest(
         experiment_ids=experiment_ids,
         filter=parameters.text("filter", ""),
-        order_by=order_of(parameters.texts("order_by")),
+        order_by=_order(parameters.texts("order_by")),
         lifecycle=lifecycle_of(parameters.text("run_view_type", "ACTIVE_ONLY")),
     )
     if not experiment_ids:
@@ -229,7 +158,7 @@ async def check_active(request: Request, run_id: str) -> v1.Run:
     return run
 
 
-def _run_id(parameters: Parameters) -> str:
+def run_id_of(parameters: Parameters) -> str:
     """Return the id of the run that a request is about; MLflow's oldest clients call it run_uuid."""
     run_id = parameters.text("run_id", "") or parameters.text("run_uuid", "")
     if not run_id:
@@ -275,47 +204,10 @@ async def _set_status(request: Request, run_id: str) -> None:
         raise invalid(f"invalid status {status[:100]!r}: expected RUNNING, {', '.join(_ENDINGS)}")
 
 
-async def _set_fields(request: Request, run_id: str, tags: Mapping[str, str]) -> None:
-    """Set the fields that some tags stand for."""
-    if RUN_NAME in tags:
-        await request.send(v1.RenameRunRequest(run_id=run_id, new_name=tags[RUN_NAME]))
-    if NOTE in tags:
-        await request.send(v1.DescribeRunRequest(run_id=run_id, description=tags[NOTE]))
-
-
-def _distinct(parameters: Parameters) -> dict[str, str]:
-    params: dict[str, str] = {}
-    for entry in parameters.objects("params"):
-        key, value = entry.text("key", empty=False), entry.text("value", "")
-        if params.setdefault(key, value) != value:
-            raise invalid(f"the parameter {key[:100]!r} has several values in this request")
-    return params
-
-
-def _check_batch(metrics: int, params: int, tags: int) -> None:
-    for kind, number, limit in (
-        ("metrics", metrics, MAX_BATCH_METRICS),
-        ("params", params, MAX_BATCH_LABELS),
-        ("tags", tags, MAX_BATCH_LABELS),
-        ("metrics, params and tags", metrics + params + tags, MAX_BATCH_ENTITIES),
-    ):
-        if number > limit:
-            raise invalid(f"a batch has at most {limit} {kind}, got {number}")
-
-
-def _input(entry: Parameters) -> v1.DatasetInput:
-    dataset = entry.object("dataset")
-    return v1.DatasetInput(
-        tags=entry.pairs("tags"),
-        dataset=v1.Dataset(
-            name=dataset.text("name", empty=False),
-            digest=dataset.text("digest", empty=False),
-            source_type=dataset.text("source_type", empty=False),
-            source=dataset.text("source", empty=False),
-            schema=dataset.text("schema", ""),
-            profile=dataset.text("profile", ""),
-        ),
-    )
+def _order(clauses: Sequence[str]) -> str:
+    """Return an order in which runs that are equal are listed like MLflow does, the latest first."""
+    named = any(re.search(r"\b(?:start_time|created|Created)\b", clause) for clause in clauses)
+    return order_of(clauses if named or not clauses else [*clauses, "start_time DESC"])
 
 
 def _new_name() -> str:

@@ -11,23 +11,17 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
 from services.mlflow_rest import files
-from services.mlflow_rest.errors import invalid
-from services.mlflow_rest.experiments import experiment, location_of
-from services.mlflow_rest.model_versions import version_number, version_of
+from services.mlflow_rest.endpoints.experiments import experiment, location_of
+from services.mlflow_rest.endpoints.model_versions import version_number, version_of
+from services.mlflow_rest.endpoints.runs import run_id_of, run_of
 from services.mlflow_rest.places import OfDigest, OfModel, OfRun, checked, place_at
 from services.mlflow_rest.request import Request
-from services.mlflow_rest.runs import run_of
 
 
 async def list_of_run(request: Request) -> dict[str, Any]:
     """Return the files and directories of a run at a path, by their paths from the run's root."""
     parameters = request.parameters
-    run_id, path = (
-        parameters.text("run_id", "") or parameters.text("run_uuid", ""),
-        checked(parameters.text("path", "")),
-    )
-    if not run_id:
-        raise invalid("missing value for required parameter 'run_id'")
+    run_id, path = run_id_of(parameters), checked(parameters.text("path", ""))
     run = await run_of(request, run_id, without_metrics=True)
     root = f"{location_of(await experiment(request, run.experiment_id))}/{run_id}/artifacts"
     entries = _entries(await files.files_at(request, OfRun(run_id, path)), f"{path}/" if path else "")
@@ -57,14 +51,13 @@ async def download(request: Request, _: HttpRequest) -> Response:
 async def upload(request: Request, http: HttpRequest) -> Response:
     """Store a file below the proxy."""
     await files.write(request, place_at(request.path["path"]), http.stream())
-    return Response("{}", media_type="application/json")
+    return Response()
 
 
 async def download_of_run(request: Request, _: HttpRequest) -> Response:
     """Send a file of a run."""
     parameters = request.parameters
-    run_id = parameters.text("run_id", "") or parameters.text("run_uuid", "")
-    return await _file(request, OfRun(run_id, checked(parameters.text("path", empty=False))))
+    return await _file(request, OfRun(run_id_of(parameters), checked(parameters.text("path", empty=False))))
 
 
 async def download_of_model(request: Request, _: HttpRequest) -> Response:

@@ -23,6 +23,7 @@ _STATUSES: Final = {
     v1.VERSION_STATUS_PENDING: "PENDING_REGISTRATION",
     v1.VERSION_STATUS_FAILED: "FAILED_REGISTRATION",
 }
+_NUMBER: Final = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 _QUOTED: Final = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`)""")
 
 
@@ -139,9 +140,11 @@ async def version_of(request: Request, name: str, number: int) -> v1.Version:
 
 
 def version_number(text: str) -> int:
-    """Return the number of a version. Raises `MlflowError` when it cannot be one."""
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 2**31:
-        raise invalid(f"invalid version {text[:100]!r}: expected a positive integer")
+    """Return the number of a version. Raises `MlflowError` when no version can have it."""
+    if not _NUMBER.fullmatch(text):
+        raise invalid(f"invalid version {text[:100]!r}: expected a number")
+    if not 0 < int(text) < 2**31:
+        raise not_found(f"no version {text[:100]}")
     return int(text)
 
 
@@ -160,7 +163,7 @@ def version_shown(version: v1.Version) -> dict[str, Any]:
         "run_id": tags.get(RUN_ID, version.run_id),
         "status": _STATUSES[version.status],
         "run_link": tags.get(RUN_LINK, ""),
-        **only_set(tags=tags_shown(tags), aliases=list(version.aliases), model_id=tags.get(MODEL_ID, "")),
+        **only_set(tags=tags_shown(tags), aliases=list(version.aliases)),
     }
 
 

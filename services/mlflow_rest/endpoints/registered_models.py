@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from rollforward import v1
+from services.mlflow_rest.endpoints.model_versions import version_number, version_of, version_shown
 from services.mlflow_rest.errors import invalid, not_found
 from services.mlflow_rest.labels import milliseconds, only_set, tags_shown
-from services.mlflow_rest.model_versions import version_number, version_of, version_shown
 from services.mlflow_rest.paging import collected, order_of, page_limit
 from services.mlflow_rest.request import Request
 from services.rpc.local import CallFailed
 
 MAX_RESULTS = 1_000
 DEFAULT_RESULTS = 100
+
+_PROMPT_TAG = "mlflow.prompt.is_prompt"
+_NO_PROMPT = re.compile(
+    r"tags?\.[`\"]?mlflow\.prompt\.is_prompt[`\"]?\s*(?:!=\s*['\"]true['\"]|=\s*['\"]false['\"])", re.IGNORECASE
+)
 
 
 async def create(request: Request) -> dict[str, Any]:
@@ -168,6 +174,11 @@ async def model_shown(request: Request, model: v1.Model) -> dict[str, Any]:
             aliases=aliases,
         ),
     }
+
+
+def _filter(text: str) -> str:
+    """Return a filter by our rules: MLflow finds models without the tag of prompts by "is not true" and "is false"."""
+    return _NO_PROMPT.sub(f"tags.`{_PROMPT_TAG}` IS NULL", text)
 
 
 async def _latest(request: Request, model: v1.Model) -> list[dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""The requests of MLflow's REST API, by what they are about."""
