@@ -72,7 +72,8 @@ Grpc = Annotated[
     Parameter(metavar="HOST:PORT", help="The address of gRPC; default 127.0.0.1:50051. Port 0: a free one."),
 ]
 Http = Annotated[
-    str | None, Parameter(metavar="HOST:PORT", help="The address of health checks and metrics; default none.")
+    str | None,
+    Parameter(metavar="HOST:PORT", help="The address of MLflow's REST API, health checks and metrics; '' for none."),
 ]
 Nats = Annotated[
     str | None,
@@ -85,6 +86,10 @@ Database = Annotated[
     str | None, Parameter(metavar="URL", help="postgresql://..., or a directory for SQLite; default in DIR.")
 ]
 Artifacts = Annotated[str | None, Parameter(metavar="URL", help="s3://BUCKET/PREFIX, or a directory; default in DIR.")]
+
+
+DEFAULT_HTTP = "127.0.0.1:5000"
+"""Where MLflow's server listens, too."""
 
 
 def up(
@@ -113,6 +118,8 @@ def up(
     ROLLFORWARD_* variables set what no option does. Ctrl-C and SIGTERM stop it in good order. It is ready when it
     prints "listens on".
 
+    HTTP listens on 127.0.0.1:5000, or the next free port.
+
     Examples:
 
         rollforward up
@@ -128,6 +135,8 @@ def up(
 
     def settings() -> Settings:
         given = _settings(services, data, grpc, http, nats, database, artifacts, webhooks_allow_private)
+        if http is None and "ROLLFORWARD_HTTP" not in os.environ:
+            given = replace(given, http=DEFAULT_HTTP, http_may_move=True)
         return replace(given, accept_log_loss=accept_log_loss, insecure=insecure)
 
     return _main(settings)
@@ -260,6 +269,8 @@ def _announce(settings: Settings, process: Running) -> None:
     _tell(f"rollforward {'+'.join(settings.services)} listens on {process.grpc}{also}")
     _tell(f"version {version('rollforward-server')}, data directory {settings.data.absolute()}")
     _tell(f"next: export ROLLFORWARD_URI={process.grpc}, then `rollforward status`; Ctrl-C stops it")
+    if process.http:
+        _tell(f"for MLflow's clients: export MLFLOW_TRACKING_URI={process.http}")
 
 
 def _tell(line: str) -> None:

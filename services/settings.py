@@ -41,7 +41,8 @@ class Settings:
     Attributes:
         services: Which services it runs.
         grpc: Where gRPC listens, ``host:port``; port 0 takes a free one.
-        http: Where health and metrics listen; empty for nowhere.
+        http: Where health, metrics and MLflow's REST API listen; empty for nowhere.
+        http_may_move: Whether a later port is taken when that of `http` is in use.
         data: The data directory: embedded NATS, rows and artifacts unless they are placed elsewhere.
         nats: An outside server's URL, or several of one cluster with commas; empty for the embedded one.
         nats_user, nats_password: Its credentials, unless they stand in the URL.
@@ -65,6 +66,7 @@ class Settings:
     services: tuple[str, ...] = ()
     grpc: str = "127.0.0.1:50051"
     http: str = ""
+    http_may_move: bool = False
     data: Path = Path("rollforward-data")
     nats: str = ""
     nats_user: str = ""

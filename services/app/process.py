@@ -22,7 +22,7 @@ from services.mlflow_rest.app import mlflow_routes
 from services.operations.http import serving_http
 from services.operations.readiness import Readiness
 from services.operations.servicer import SystemServicer
-from services.rpc.addresses import check_free, check_reach
+from services.rpc.addresses import AddressInUse, address_of, check_free, check_reach, host_and_port
 from services.rpc.interceptor import Interceptor
 from services.rpc.local import LocalCalls
 from services.rpc.server import HealthServicer, add_health_and_reflection, listen, open_server, set_serving
@@ -30,6 +30,8 @@ from services.service import GrpcService, Service, ServiceContext, Worker
 from services.settings import Settings
 
 GRACE_SECONDS = 5.0
+HTTP_PORTS = 100
+"""How many ports are tried for HTTP, if it may move."""
 
 
 def _log_subjects(log: str) -> tuple[str, str]:
@@ -135,7 +137,8 @@ async def running(settings: Settings, tell: Callable[[str], None] = _ignore) -> 
         address = listen(server, settings.grpc)
         await stack.enter_async_context(_watched(parts, checks))
         ready = asyncio.Event()
-        http = await _serve_http(settings.http, parts, ready, mlflow_routes(LocalCalls(interceptor, parts.grpc)), stack)
+        routes = mlflow_routes(LocalCalls(interceptor, parts.grpc))
+        http = await _serve_http(settings, parts, ready, routes, stack, tell)
         await server.start()
         ready.set()
         try:
@@ -151,7 +154,7 @@ async def running(settings: Settings, tell: Callable[[str], None] = _ignore) -> 
 def _check_addresses(settings: Settings) -> None:
     for address in (settings.grpc, settings.http):
         check_reach(address, insecure=settings.insecure)
-    check_free([settings.grpc, settings.http])
+    check_free([settings.grpc] if settings.http_may_move else [settings.grpc, settings.http])
 
 
 async def _build(
@@ -210,10 +213,27 @@ async def _watched(parts: _Parts, checks: HealthServicer) -> AsyncIterator[None]
 
 
 async def _serve_http(
-    address: str, parts: _Parts, ready: asyncio.Event, routes: Sequence[BaseRoute], stack: AsyncExitStack
+    settings: Settings,
+    parts: _Parts,
+    ready: asyncio.Event,
+    routes: Sequence[BaseRoute],
+    stack: AsyncExitStack,
+    tell: Callable[[str], None],
 ) -> str:
     """Listen for health checks and MLflow's REST API, if an address is given; return the URL."""
-    if not address:
+    if not settings.http:
         return ""
     metrics = [metric for service in SERVICES.values() for metric in service.metrics]
-    return await stack.enter_async_context(serving_http(address, parts.readiness, ready.is_set, metrics, routes))
+    host, first = host_and_port(settings.http)
+    for port in range(first, first + (HTTP_PORTS if settings.http_may_move else 1)):
+        serving = serving_http(address_of(host, port), parts.readiness, ready.is_set, metrics, routes)
+        try:
+            url = await stack.enter_async_context(serving)
+        except AddressInUse:
+            if port == first + HTTP_PORTS - 1 or not settings.http_may_move:
+                raise
+            continue
+        if port != first:
+            tell(f"warning: {settings.http} is in use; HTTP is at {address_of(host, port)} instead")
+        return url
+    raise AssertionError

@@ -39,7 +39,7 @@ _BY_REASON: Mapping[str, str] = {
     **dict.fromkeys(("GATE_FAILED", "REASON_REQUIRED"), "PERMISSION_DENIED"),  # of policies
     "ALIAS_NOT_FOUND": "INVALID_PARAMETER_VALUE",
 }
-"""The error codes of reasons that MLflow answers otherwise than the others of their status."""
+"""The error codes of reasons that MLflow answers differently from the others of their status."""
 
 
 class MlflowError(Exception):

@@ -97,7 +97,9 @@ async def write(request: Request, place: Place, chunks: AsyncIterator[bytes]) ->
         case OfModel():
             await model_of(request, place.model_id)
             _check_named(place)
-            await _add_to_model(request, place, await _received(request, chunks))
+            file = await _received(request, chunks)
+            async with request.front.turn(place.model_id):  # clients send many files at once
+                await _add_to_model(request, place, file)
         case OfDigest():
             raise invalid("the files of a digest cannot be changed")
         case _:
@@ -110,7 +112,7 @@ def _check_named(place: OfRun | OfModel) -> None:
 
 
 async def _add_to_model(request: Request, place: OfModel, file: v1.ManifestFile) -> None:
-    """Add a file to those of a model; several may be added at once."""
+    """Add a file to those of a model; other processes may add some, too."""
     for _ in range(ATTEMPTS):
         model = await model_of(request, place.model_id)
         files = await _files_of(request, model.digest) if model.digest else {}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
+from weakref import WeakValueDictionary
 
 from google.protobuf.message import Message
 
@@ -27,6 +29,11 @@ class Front:
 
     calls: LocalCalls
     positions: dict[str, int] = field(default_factory=dict)
+    _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+
+    def turn(self, name: str) -> asyncio.Lock:
+        """Return the lock of those who change one thing by reading it first."""
+        return self._turns.setdefault(name, asyncio.Lock())
 
     def note(self, request: Message, response: Any) -> None:
         """Note the position that a command has written."""

@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from services.operations.http_connections import MAX_CONNECTIONS, ImpatientProtocol
 from services.operations.readiness import Readiness
-from services.rpc.addresses import address_of, bound_socket
+from services.rpc.addresses import AddressInUse, address_of, bound_socket
 from services.rpc.interceptor import METRICS
 
 
@@ -81,6 +81,10 @@ async def serving_http(
         registry.register(shown)
     app = Starlette(routes=[*_routes(registry, readiness, is_ready), *routes])
     with bound_socket(address) as socket:
+        try:
+            socket.listen()  # now: another program may have bound it at the same moment
+        except OSError as error:
+            raise AddressInUse(f"cannot listen on {address}: {error.strerror}") from error
         config = uvicorn.Config(
             app,
             http=ImpatientProtocol,

@@ -70,7 +70,9 @@ async def delete(request: Request) -> dict[str, Any]:
 async def search(request: Request) -> dict[str, Any]:
     """Return a page of registered models."""
     parameters = request.parameters
-    wanted = v1.ListModelsRequest(filter=parameters.text("filter", ""), order_by=order_of(parameters.texts("order_by")))
+    wanted = v1.ListModelsRequest(
+        filter=_filter(parameters.text("filter", "")), order_by=order_of(parameters.texts("order_by"))
+    )
     limit = page_limit(parameters.integer("max_results", DEFAULT_RESULTS), MAX_RESULTS)
 
     async def page(size: int, token: str) -> tuple[Sequence[v1.Model], str]:

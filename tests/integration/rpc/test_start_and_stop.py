@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import sqlite3
@@ -10,10 +11,11 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from urllib.request import urlopen
 
 import grpc
 import psutil
@@ -324,7 +326,7 @@ def test_printed_address_is_reachable(tmp_path: Path) -> None:
     if not socket.has_ipv6:
         pytest.skip("this machine has no IPv6")
     command = [sys.executable, "-m", "services", "up", "--data", str(tmp_path / "data"), "--grpc", "[::1]:0"]
-    program = Program(command, tmp_path / "log")
+    program = Program([*command, "--http", ""], tmp_path / "log")
     try:
         _, line = program.line(" listens on ")
         client = Client(line.rpartition(" ")[2])
@@ -332,3 +334,25 @@ def test_printed_address_is_reachable(tmp_path: Path) -> None:
         client.channel.close()
     finally:
         assert program.terminate() == 0
+
+
+def test_http_moves_to_a_free_port_unless_an_address_is_given(tmp_path: Path) -> None:
+    """Without an address, HTTP takes the next free port and says so; '' turns it off."""
+    command = [sys.executable, "-m", "services", "up", "--grpc", "127.0.0.1:0"]
+    with ExitStack() as stack:
+        with suppress(OSError):  # another test may have it
+            stack.enter_context(socket.create_server(("127.0.0.1", 5000)))
+        moved = Program([*command, "--data", str(tmp_path / "moved")], tmp_path / "moved.log")
+        stack.callback(moved.terminate)
+        _, line = moved.line(" listens on ")
+        url = line.split()[-1]
+        assert re.fullmatch(r"http://127\.0\.0\.1:50\d\d", url)
+        assert url != "http://127.0.0.1:5000"
+        warning = f"warning: 127.0.0.1:5000 is in use; HTTP is at {url.removeprefix('http://')} instead"
+        assert warning in [text for _, text in moved.lines()]
+        with urlopen(f"{url}/api/2.0/mlflow/experiments/get?experiment_id=0", timeout=SECONDS) as answer:  # noqa: S310
+            assert json.load(answer)["experiment"]["name"] == "Default"
+        off = Program([*command, "--data", str(tmp_path / "off"), "--http", ""], tmp_path / "off.log")
+        stack.callback(off.terminate)
+        _, line = off.line(" listens on ")
+        assert "http" not in line
