@@ -54,11 +54,11 @@ async def _files_of_run(request: Request, run_id: str) -> Files:
     run = await run_of(request, run_id, without_metrics=True)
     files: Files = {}
     for artifact in sorted(run.artifacts, key=lambda artifact: artifact.path):
-        held = await _files_of(request, artifact.digest)
-        if list(held) == [PurePosixPath(artifact.path).name]:
-            files[artifact.path] = held[PurePosixPath(artifact.path).name]  # a file that was logged by itself
+        contents = await _files_of(request, artifact.digest)
+        if list(contents) == [PurePosixPath(artifact.path).name]:
+            files[artifact.path] = contents[PurePosixPath(artifact.path).name]  # a file that was logged by itself
         else:
-            files |= {str(PurePosixPath(artifact.path) / path): file for path, file in held.items()}
+            files |= {str(PurePosixPath(artifact.path) / path): file for path, file in contents.items()}
     return files
 
 
