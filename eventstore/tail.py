@@ -215,11 +215,11 @@ class Tail:
         if self._late[:2] == (after, self.position):
             return self._late[2]
         late = [batch for batch, _ in takewhile(lambda kept: kept[0][-1].position > after, reversed(self._kept))]
-        found: list[RecordedEvent] = []
-        while late and len(found) < GATHERED_EVENTS:
-            found += (event for event in late.pop() if event.position > after)
-        self._late = after, self.position, found  # those that are behind are often so together
-        return found
+        gathered: list[RecordedEvent] = []
+        while late and len(gathered) < GATHERED_EVENTS:
+            gathered += (event for event in late.pop() if event.position > after)
+        self._late = after, self.position, gathered  # those that are behind are often so together
+        return gathered
 
     def _hear(self, batch: Batch) -> None:
         if began := [event for event in batch if begins_epoch(event)]:

@@ -101,8 +101,8 @@ class Collector:
     async def _files(self, digests: Iterable[str], *, must_be: bool) -> set[str]:
         """Return the blobs of artifacts. Raises `Rejected` ARTIFACT_LOST."""
         blobs: set[str] = set()
-        for some in _at_once(digests):
-            for manifest in await asyncio.gather(*(self._load(digest, must_be=must_be) for digest in some)):
+        for chunk in _at_once(digests):
+            for manifest in await asyncio.gather(*(self._load(digest, must_be=must_be) for digest in chunk)):
                 blobs.update(file.digest for file in manifest.files)
         return blobs
 
@@ -140,11 +140,11 @@ class _Sweep:
     ) -> None:
         """Do with each blob of a page what is due."""
         self.done.seen += len(page)
-        for some in _at_once(page):
+        for chunk in _at_once(page):
             if aside:
-                await asyncio.gather(*(self._look_aside(store, entry, live, mentioned) for entry in some))
+                await asyncio.gather(*(self._look_aside(store, entry, live, mentioned) for entry in chunk))
             else:
-                await asyncio.gather(*(self._look_at(store, entry, live) for entry in some))
+                await asyncio.gather(*(self._look_at(store, entry, live) for entry in chunk))
 
     async def _look_aside(
         self, store: BlobStore, entry: Entry, live: Collection[str], mentioned: Collection[str]

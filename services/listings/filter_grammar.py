@@ -170,10 +170,10 @@ class _Reader:
     def refuse(self, expected: str, *, at: int | None = None) -> NoReturn:
         """Raise `Rejected`: another token is expected at a place, by default the place of the next token."""
         place = self._at if at is None else at
-        found = self._text[place : place + 30]
-        actual = repr(found) if found else "the end"
+        token = self._text[place : place + 30]
+        actual = repr(token) if token else "the end"
         message = f"at character {place + 1} of {self._text[:200]!r}: expected {expected}, got {actual}"
-        raise Rejected(Kind.INVALID, self._reason, message, place=str(place + 1), expected=expected, found=found)
+        raise Rejected(Kind.INVALID, self._reason, message, place=str(place + 1), expected=expected, found=token)
 
     def _skip(self) -> None:
         blanks = _BLANKS.match(self._text, self._at)

@@ -65,8 +65,8 @@ class PolicyServicer(v1.PolicyServiceServicer):
         check_expression(request.expression, of_move=True)
         past = await self._projector.query(lambda connection: replay.moves_to_try(connection, request))
         answers = await self._gate_evaluator.ask(request.expression, [past_move.case for past_move in past])
-        for one, answer in zip(past, answers, strict=True):
-            one.move.evidence.CopyFrom(answer)
+        for past_move, answer in zip(past, answers, strict=True):
+            past_move.move.evidence.CopyFrom(answer)
         return replay.page_of(past, request)
 
     async def CheckEvidence(self, request: v1.CheckEvidenceRequest, context: Context) -> v1.CheckEvidenceResponse:

@@ -38,7 +38,7 @@ class Latest:
 
     def _latest(self) -> Sequence[Point]:
         joined = (b"".join(column) for column in zip(*itertools.chain(*self._series.values()), strict=True))
-        sizes = [sum(len(steps) for steps, _, _ in some) // 8 for some in self._series.values()]
+        sizes = [sum(len(steps) for steps, _, _ in columns) // 8 for columns in self._series.values()]
         starts = [0, *itertools.accumulate(sizes[:-1])]
         return latest_of(columns_of(*joined), starts)
 

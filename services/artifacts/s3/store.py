@@ -170,6 +170,6 @@ class S3Blobs:
         wanted = list(dict.fromkeys(digests))
         known: dict[str, _Found | None] = {}
         for start in range(0, len(wanted), _REQUESTS):
-            some = wanted[start : start + _REQUESTS]
-            known |= dict(zip(some, await asyncio.gather(*map(find, some)), strict=True))
+            chunk = wanted[start : start + _REQUESTS]
+            known |= dict(zip(chunk, await asyncio.gather(*map(find, chunk)), strict=True))
         return {digest: found_object for digest, found_object in known.items() if found_object is not None}

@@ -111,8 +111,8 @@ def artifacts_of(connection: sa.Connection, run_id: str) -> dict[str, str]:
 
 def no_artifact(run_id: str, path: str, known: Collection[str]) -> Rejected:
     """Return the refusal of a path at which a run has nothing."""
-    some = ", ".join(repr(name) for name in sorted(known)[:20]) or "none"
-    message = f"run {run_id} has no artifact at {path!r}. Its artifacts: {some}"
+    shown = ", ".join(repr(name) for name in sorted(known)[:20]) or "none"
+    message = f"run {run_id} has no artifact at {path!r}. Its artifacts: {shown}"
     return Rejected(Kind.NOT_FOUND, "ARTIFACT_NOT_FOUND", message, run_id=run_id, path=path)
 
 

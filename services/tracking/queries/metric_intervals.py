@@ -35,8 +35,8 @@ async def intervals(
     """
     _check(request)
     asked = _Asked(request)
-    for keys, some in asked.parts():
-        for response in await projector.query(lambda rows, keys=keys, some=some: asked.answer(rows, keys, some)):  # type: ignore[misc]
+    for keys, part in asked.parts():
+        for response in await projector.query(lambda rows, keys=keys, part=part: asked.answer(rows, keys, part)):  # type: ignore[misc]
             yield response
 
 
