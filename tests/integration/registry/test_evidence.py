@@ -120,6 +120,6 @@ def test_decisions_of_running_system_are_recomputed(system: Up, cli: Cli) -> Non
     assert (result.events, result.evidence, result.done) == (4, 4, True)
     assert list(result.unfounded) == []
     assert answer(cli("audit", "recompute", "--after", str(before), "-o", "json"))["evidence"] == 4
-    assert "4 decisions" in done(cli("audit", "recompute", "--after", str(before)))
+    assert "4 gate results" in done(cli("audit", "recompute", "--after", str(before)))
     ahead = v1.CheckEvidenceRequest(after=system.heads()["registry"] + 1)
     assert system.refused(system.policies.CheckEvidence, ahead).reason == "POSITION_AHEAD"
