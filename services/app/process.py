@@ -19,6 +19,7 @@ from services.app.places import checking_places, lock_data_directory, open_place
 from services.app.projectors import Projectors
 from services.event_logs import PositionNotes
 from services.mlflow_rest.app import mlflow_routes
+from services.mlflow_rest.servicer import MlflowServicer
 from services.operations.http import serving_http
 from services.operations.readiness import Readiness
 from services.operations.servicer import SystemServicer
@@ -129,6 +130,9 @@ async def running(settings: Settings, tell: Callable[[str], None] = _ignore) -> 
         interceptor = Interceptor(
             turns, {service.full_name: service.sources for service in parts.grpc}, parts.readiness.problem_of
         )
+        routes = mlflow_routes(LocalCalls(interceptor, parts.grpc))
+        mlflow = MlflowServicer(routes)
+        parts.grpc.append(GrpcService("MlflowService", partial(v1.add_MlflowServiceServicer_to_server, mlflow)))
         server = open_server(interceptor, settings.attendance_patience)
         for service in parts.grpc:
             service.add(server)
@@ -137,7 +141,6 @@ async def running(settings: Settings, tell: Callable[[str], None] = _ignore) -> 
         address = listen(server, settings.grpc)
         await stack.enter_async_context(_watched(parts, checks))
         ready = asyncio.Event()
-        routes = mlflow_routes(LocalCalls(interceptor, parts.grpc))
         http = await _serve_http(settings, parts, ready, routes, stack, tell)
         await server.start()
         ready.set()

@@ -124,6 +124,10 @@ class _Api:
     def routes(self) -> list[BaseRoute]:
         """Return the routes below every prefix."""
         transfers = [Route(path, self._guarded(transfer, ""), methods=[method]) for method, path, transfer in FILES]
+        extensions = [
+            Route("/api/2.0/mlflow-artifacts/link", self._guarded(_as_json(artifacts.link), ""), methods=["POST"]),
+            Route("/api/2.0/mlflow-artifacts/files", self._guarded(_as_json(artifacts.files_at), "")),
+        ]
         lists = [
             Route(f"/{api}/2.0/mlflow-artifacts/artifacts", self._guarded(_as_json(artifacts.list_at), ""))
             for api in ("api", "ajax-api")
@@ -133,8 +137,8 @@ class _Api:
             for prefix in PREFIXES
             for methods, path, answer in ENDPOINTS
         ]
-        others = [Route(f"{prefix}/{{path:path}}", _unknown, methods=_METHODS) for prefix in PREFIXES]
-        return [*lists, *transfers, *endpoints, *others]
+        others = [Route(f"/{api}/{{path:path}}", _unknown, methods=_METHODS) for api in ("api", "ajax-api")]
+        return [*extensions, *lists, *transfers, *endpoints, *others]
 
     def _guarded(self, transfer: Transfer, path: str) -> Any:
         """Return an endpoint that answers errors in MLflow's form."""

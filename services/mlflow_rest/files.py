@@ -97,9 +97,7 @@ async def write(request: Request, place: Place, chunks: AsyncIterator[bytes]) ->
         case OfModel():
             await model_of(request, place.model_id)
             _check_named(place)
-            file = await _received(request, chunks)
-            async with request.front.turn(place.model_id):  # clients send many files at once
-                await _add_to_model(request, place, file)
+            await _add_to_model(request, place, {place.path: await _received(request, chunks)})
         case OfDigest():
             raise invalid("the files of a digest cannot be changed")
         case _:
@@ -111,14 +109,19 @@ def _check_named(place: OfRun | OfModel) -> None:
         raise invalid("a file needs a path below 'artifacts/'")
 
 
-async def _add_to_model(request: Request, place: OfModel, file: v1.ManifestFile) -> None:
-    """Add a file to those of a model; other processes may add some, too."""
+async def _add_to_model(request: Request, place: OfModel, added: Files) -> None:
+    async with request.front.turn(place.model_id):  # clients send many files at once
+        await _add_in_turn(request, place, added)
+
+
+async def _add_in_turn(request: Request, place: OfModel, added: Files) -> None:
+    """Add files to those of a model; other processes may add some, too."""
     for _ in range(ATTEMPTS):
         model = await model_of(request, place.model_id)
         files = await _files_of(request, model.digest) if model.digest else {}
         changed = v1.LogLoggedModelArtifactRequest(
             model_id=place.model_id,
-            digest=await _manifest(request, {**files, place.path: file}),
+            digest=await _manifest(request, {**files, **added}),
             expected_digest=model.digest,
         )
         try:
@@ -129,6 +132,42 @@ async def _add_to_model(request: Request, place: OfModel, file: v1.ManifestFile)
         else:
             return
     raise MlflowError("RESOURCE_CONFLICT", f"other writers changed logged model {place.model_id!r} {ATTEMPTS} times")
+
+
+async def link(request: Request, place: Place, digest: str) -> None:
+    """Add the files of an artifact that is stored at and below a place, in place of those that are there.
+
+    Raises:
+        MlflowError: As `write`.
+    """
+    added = await _files_of(request, digest)
+    match place:
+        case OfRun():
+            await _link_to_run(request, place, digest, added)
+        case OfModel():
+            inside = PurePosixPath(place.path)
+            await _add_to_model(request, place, {str(inside / path): file for path, file in added.items()})
+        case OfDigest():
+            raise invalid("the files of a digest cannot be changed")
+        case _:
+            assert_never(place)
+
+
+async def _link_to_run(request: Request, place: OfRun, digest: str, added: Files) -> None:
+    run = await check_active(request, place.run_id)
+    if place.path and not any(_overlap(artifact.path, place.path) for artifact in run.artifacts):
+        await request.send(v1.LogArtifactRequest(run_id=place.run_id, path=place.path, digest=digest))
+        return
+    for path, file in sorted(added.items()):  # beside files that are there
+        whole = str(PurePosixPath(place.path) / path)
+        name = await _manifest(request, {PurePosixPath(path).name: file})
+        await request.send(v1.LogArtifactRequest(run_id=place.run_id, path=whole, digest=name))
+
+
+def _overlap(path: str, other: str) -> bool:
+    """Return whether two artifacts would share a place."""
+    inside = f"{path}/", f"{other}/"
+    return not path or inside[0].startswith(inside[1]) or inside[1].startswith(inside[0])
 
 
 async def store_bytes(request: Request, name: str, data: bytes) -> str:

@@ -1,8 +1,10 @@
-"""MLflow's own client, unmodified, over HTTP."""
+"""MLflow's own client, unmodified, over HTTP and over its plugin's gRPC."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
@@ -15,8 +17,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+import rollforward.mlflow
+import rollforward.mlflow.transport
 from rollforward import v1
 from tests.integration.up import Up, new_id, up
+from tests.servers.ports import free_port
 
 NOW = (("rollforward-min-position", "head"),)
 
@@ -30,13 +35,16 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         assert "Traceback" not in services.program.errors
 
 
-@pytest.fixture
-def client(services: Up, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MlflowClient:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", services.http)
+@pytest.fixture(params=["http", "rollforward"])
+def client(
+    services: Up, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> MlflowClient:
+    uri = services.http if request.param == "http" else f"rollforward://{services.address}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.chdir(tmp_path)
-    mlflow.set_tracking_uri(services.http)
-    mlflow.set_registry_uri(services.http)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
     return MlflowClient()
 
 
@@ -197,3 +205,79 @@ def test_write_over_grpc_is_seen_over_http_and_the_other_way_round(client: Mlflo
     client.set_registered_model_tag(name, "a", "b")
     model = client.get_registered_model(name)
     assert (model.description, model.tags) == ("by gRPC", {"a": "b"})
+
+
+def test_model_logged_over_one_uri_is_loaded_over_the_other(services: Up, tmp_path: Path) -> None:
+    uris = [services.http, f"rollforward://{services.address}"]
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("kept")
+    for number, (writing, reading) in enumerate([uris, uris[::-1]]):
+        name, writer = new_id(), MlflowClient(writing, writing)
+        run_id = writer.create_run("0").info.run_id
+        mlflow.set_tracking_uri(writing)
+        writer.log_artifacts(run_id, str(tmp_path / "model"), "model")
+        writer.create_registered_model(name)
+        source = f"{writer.get_run(run_id).info.artifact_uri}/model"
+        version = writer.create_model_version(name, source, run_id)
+        writer.set_registered_model_alias(name, "champion", version.version)
+        mlflow.set_tracking_uri(reading)
+        mlflow.set_registry_uri(reading)
+        copy = mlflow.artifacts.download_artifacts(f"models:/{name}@champion", dst_path=str(tmp_path / str(number)))
+        assert (Path(copy) / "weights").read_text() == "kept"
+
+
+def test_reason_of_a_block_is_in_the_history(services: Up) -> None:
+    client = MlflowClient(f"rollforward://{services.address}", f"rollforward://{services.address}")
+    name = versions(client, 1)
+    with rollforward.mlflow.reason("better recall"):
+        client.set_registered_model_alias(name, "champion", "1")
+    client.set_registered_model_alias(name, "other", "1")
+    history = services.registry.ListAliasHistory(v1.ListAliasHistoryRequest(model=name), metadata=NOW)
+    assert {(change.alias, change.reason) for change in history.changes} == {
+        ("champion", "better recall"),
+        ("other", ""),
+    }
+
+
+def test_files_logged_later_are_added_to_those_that_are_there(client: MlflowClient, tmp_path: Path) -> None:
+    run_id = client.create_run("0").info.run_id
+    for number in range(3):
+        folder = tmp_path / f"part{number}"
+        folder.mkdir()
+        (folder / f"{number}.txt").write_text(str(number))
+        (folder / "last.txt").write_text(str(number))
+        client.log_artifacts(run_id, str(folder), "files")
+    assert [entry.path for entry in client.list_artifacts(run_id, "files")] == [
+        "files/0.txt",
+        "files/1.txt",
+        "files/2.txt",
+        "files/last.txt",
+    ]
+    copy = Path(client.download_artifacts(run_id, "files/last.txt", str(tmp_path)))
+    assert copy.read_text() == "2"
+
+
+def test_plugin_answers_what_it_cannot_do_at_once(services: Up) -> None:
+    client = MlflowClient(f"rollforward://{services.address}", f"rollforward://{services.address}")
+    with pytest.raises(MlflowException) as caught:
+        client.search_traces(locations=["0"])
+    assert caught.value.error_code == "ENDPOINT_NOT_FOUND"
+    with pytest.raises(MlflowException, match="expected rollforward://HOST:PORT"):
+        MlflowClient("rollforward:nowhere").get_run("0" * 32)
+
+
+def test_server_that_is_away_is_an_error_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollforward.mlflow.transport, "_connections", {})
+    with pytest.raises(MlflowException) as caught:
+        MlflowClient(f"rollforward://127.0.0.1:{free_port()}").get_run("0" * 32)
+    assert caught.value.error_code == "TEMPORARILY_UNAVAILABLE"
+
+
+def test_import_of_mlflow_loads_neither_grpc_nor_the_stores() -> None:
+    """MLflow loads its plugins when it is imported."""
+    program = (
+        "import sys, mlflow.tracking;"
+        "print(sorted({name for name in sys.modules if name.startswith('rollforward.') or name == 'grpc'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[-2] == "['rollforward.mlflow', 'rollforward.mlflow.change_reason']"

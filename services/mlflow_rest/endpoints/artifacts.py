@@ -43,6 +43,23 @@ async def list_at(request: Request) -> dict[str, Any]:
     return {"files": entries} if entries else {}
 
 
+async def link(request: Request) -> dict[str, Any]:
+    """Add the files of an artifact that is stored at a path below the proxy; an extension of MLflow's API."""
+    parameters = request.parameters
+    await files.link(request, place_at(parameters.text("path")), parameters.text("digest", empty=False))
+    return {}
+
+
+async def files_at(request: Request) -> dict[str, Any]:
+    """Return all files at and below a path below the proxy, with their digests; an extension of MLflow's API."""
+    found = await files.files_at(request, place_at(request.parameters.text("path", empty=False)))
+    return {
+        "files": [
+            {"path": path, "file_size": file.size_bytes, "digest": file.digest} for path, file in sorted(found.items())
+        ]
+    }
+
+
 async def download(request: Request, _: HttpRequest) -> Response:
     """Send a file below the proxy."""
     return await _sent(request, request.path["path"])

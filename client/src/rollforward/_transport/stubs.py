@@ -45,6 +45,11 @@ class Stubs:
         return v1.ArtifactServiceStub(self._channel("tracking"))
 
     @cached_property
+    def mlflow(self) -> v1.MlflowServiceStub:
+        """Return the raw stub of MLflow's REST API, which every process answers for its services."""
+        return v1.MlflowServiceStub(self._channel("tracking"))
+
+    @cached_property
     def registry(self) -> v1.RegistryServiceStub:
         """Return the raw stub of the registry."""
         return v1.RegistryServiceStub(self._channel("registry"))

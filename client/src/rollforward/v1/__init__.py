@@ -89,6 +89,15 @@ from .method_options_pb2 import (
     READS_UNSPECIFIED as READS_UNSPECIFIED,
     Reads as Reads,
 )
+from .mlflow_service_pb2 import (
+    CallMlflowRequest as CallMlflowRequest,
+    CallMlflowResponse as CallMlflowResponse,
+)
+from .mlflow_service_pb2_grpc import (
+    MlflowServiceServicer as MlflowServiceServicer,
+    MlflowServiceStub as MlflowServiceStub,
+    add_MlflowServiceServicer_to_server as add_MlflowServiceServicer_to_server,
+)
 from .policy_service_pb2 import (
     CheckEvidenceRequest as CheckEvidenceRequest,
     CheckEvidenceResponse as CheckEvidenceResponse,
@@ -464,6 +473,9 @@ if TYPE_CHECKING:
     )
     from .logged_model_service_pb2_grpc import (
         LoggedModelServiceAsyncStub as LoggedModelServiceAsyncStub,
+    )
+    from .mlflow_service_pb2_grpc import (
+        MlflowServiceAsyncStub as MlflowServiceAsyncStub,
     )
     from .policy_service_pb2_grpc import (
         PolicyServiceAsyncStub as PolicyServiceAsyncStub,
