@@ -130,7 +130,7 @@ async def running(settings: Settings, tell: Callable[[str], None] = _ignore) -> 
         interceptor = Interceptor(
             turns, {service.full_name: service.sources for service in parts.grpc}, parts.readiness.problem_of
         )
-        routes = mlflow_routes(LocalCalls(interceptor, parts.grpc))
+        routes = mlflow_routes(LocalCalls(interceptor, parts.grpc), any_host=settings.insecure)
         mlflow = MlflowServicer(routes)
         parts.grpc.append(GrpcService("MlflowService", partial(v1.add_MlflowServiceServicer_to_server, mlflow)))
         server = open_server(interceptor, settings.attendance_patience)

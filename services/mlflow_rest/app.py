@@ -15,6 +15,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from services.mlflow_rest.browsers import check_sender
 from services.mlflow_rest.endpoints import (
     artifacts,
     experiments,
@@ -28,6 +29,7 @@ from services.mlflow_rest.endpoints import (
 from services.mlflow_rest.errors import MlflowError, error_of, invalid
 from services.mlflow_rest.parameters import Parameters
 from services.mlflow_rest.request import Answer, Front, Request
+from services.operations.http_connections import REQUEST_SECONDS
 from services.rpc.local import CallFailed, LocalCalls
 from services.rpc.server import MESSAGE_BYTES
 
@@ -116,8 +118,9 @@ _logger = structlog.get_logger(__name__)
 class _Api:
     """The answers to all requests of a process."""
 
-    def __init__(self, calls: LocalCalls) -> None:
+    def __init__(self, calls: LocalCalls, *, any_host: bool) -> None:
         self._front = Front(calls)
+        self._any_host = any_host
         self._has_default = False
         self._creating = asyncio.Lock()
 
@@ -162,6 +165,7 @@ class _Api:
         return respond
 
     async def _read(self, http: HttpRequest) -> Request:
+        check_sender(http.headers, any_host=self._any_host)
         parameters = await parameters_of(http)
         path = {name: str(value) for name, value in http.path_params.items()}
         reason, revision = unquote(http.headers.get("rollforward-reason", "")), revision_of(http.headers)
@@ -174,9 +178,14 @@ class _Api:
                 self._has_default = True
 
 
-def mlflow_routes(calls: LocalCalls) -> list[BaseRoute]:
-    """Return the routes of MLflow's REST API over the services of a process."""
-    return _Api(calls).routes()
+def mlflow_routes(calls: LocalCalls, *, any_host: bool = False) -> list[BaseRoute]:
+    """Return the routes of MLflow's REST API over the services of a process.
+
+    Args:
+        calls: The methods of the services.
+        any_host: Whether the server may be called by any name; else by an IP address or localhost alone.
+    """
+    return _Api(calls, any_host=any_host).routes()
 
 
 async def parameters_of(http: HttpRequest) -> Parameters:
@@ -184,10 +193,14 @@ async def parameters_of(http: HttpRequest) -> Parameters:
     if http.method in {"GET", "PUT"}:  # the body of a PUT is a file
         return Parameters.from_query(http.url.query)
     body = bytearray()
-    async for chunk in http.stream():
-        body += chunk
-        if len(body) > MESSAGE_BYTES:
-            raise MlflowError("BAD_REQUEST", f"the body has more than {MESSAGE_BYTES} bytes")
+    try:
+        async with asyncio.timeout(REQUEST_SECONDS):
+            async for chunk in http.stream():
+                body += chunk
+                if len(body) > MESSAGE_BYTES:
+                    raise MlflowError("BAD_REQUEST", f"the body has more than {MESSAGE_BYTES} bytes")
+    except TimeoutError as error:
+        raise MlflowError("BAD_REQUEST", f"the body did not arrive within {REQUEST_SECONDS:g} s") from error
     return Parameters.from_body(bytes(body))
 
 

@@ -116,17 +116,16 @@ class LocalCalls:
         """Send a request to the method that takes it, and return the response.
 
         Raises:
-            CallFailed: The method answers with an error.
-            KeyError: No service of this process takes such a request.
+            CallFailed: The method answers with an error, or no service of this process takes such a request.
         """
-        handler = self._methods[request.DESCRIPTOR.full_name]
+        handler = self._handler(request)
         return await handler.unary_unary(request.SerializeToString(), LocalContext(metadata, seconds))
 
     async def stream(
         self, request: Message, metadata: Sequence[tuple[str, str]] = (), seconds: float = 60.0
     ) -> AsyncGenerator[Any]:
         """Send a request to the method that takes it, and yield the responses. Raises as `call`."""
-        handler = self._methods[request.DESCRIPTOR.full_name]
+        handler = self._handler(request)
         async with aclosing(handler.unary_stream(request.SerializeToString(), LocalContext(metadata, seconds))) as made:
             async for response in made:
                 yield response
@@ -139,11 +138,14 @@ class LocalCalls:
         seconds: float = 3600.0,
     ) -> Any:
         """Send requests of one kind to the method that takes a stream of them. Raises as `call`."""
-        handler = self._methods[kind.DESCRIPTOR.full_name]
+        handler = self._handler(kind)
         parts = (request.SerializeToString() async for request in requests)
         async with aclosing(requests), aclosing(parts):  # type: ignore[type-var]
             return await handler.stream_unary(parts, LocalContext(metadata, seconds))
 
-    def takes(self, request: type[Message]) -> bool:
-        """Return whether a service of this process takes such a request."""
-        return request.DESCRIPTOR.full_name in self._methods
+    def _handler(self, request: Message | type[Message]) -> Any:
+        name = request.DESCRIPTOR.full_name
+        if name not in self._methods:
+            message = f"no service of this process takes {name.rpartition('.')[2]}"
+            raise CallFailed(grpc.StatusCode.UNIMPLEMENTED, message, "SERVICE_UNKNOWN")
+        return self._methods[name]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import mimetypes
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -14,8 +16,11 @@ from services.mlflow_rest import files
 from services.mlflow_rest.endpoints.experiments import experiment, location_of
 from services.mlflow_rest.endpoints.model_versions import version_number, version_of
 from services.mlflow_rest.endpoints.runs import run_id_of, run_of
+from services.mlflow_rest.errors import MlflowError
 from services.mlflow_rest.places import OfDigest, OfModel, OfRun, checked, place_at
 from services.mlflow_rest.request import Request
+
+STALLED_SECONDS = 60.0
 
 
 async def list_of_run(request: Request) -> dict[str, Any]:
@@ -67,8 +72,21 @@ async def download(request: Request, _: HttpRequest) -> Response:
 
 async def upload(request: Request, http: HttpRequest) -> Response:
     """Store a file below the proxy."""
-    await files.write(request, place_at(request.path["path"]), http.stream())
+    await files.write(request, place_at(request.path["path"]), _arriving(http.stream()))
     return Response()
+
+
+async def _arriving(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+    """Yield the bytes of a file as they come. Raises `MlflowError` when none come for `STALLED_SECONDS`."""
+    while True:
+        try:
+            async with asyncio.timeout(STALLED_SECONDS):
+                chunk = await anext(chunks, None)
+        except TimeoutError as error:
+            raise MlflowError("BAD_REQUEST", f"nothing of the file arrived for {STALLED_SECONDS:g} s") from error
+        if chunk is None:
+            return
+        yield chunk
 
 
 async def download_of_run(request: Request, _: HttpRequest) -> Response:
