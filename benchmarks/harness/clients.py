@@ -15,6 +15,10 @@ def connect(endpoint: Endpoint, actor: str = "bench") -> Client:
             from benchmarks.systems.ours import SdkClient  # noqa: PLC0415
 
             return SdkClient(endpoint, actor)
+        case "rollforward-rest":
+            from benchmarks.systems.rest import RestClient  # noqa: PLC0415
+
+            return RestClient(endpoint)
         case "mlflow":
             from benchmarks.systems.mlflow import HttpClient  # noqa: PLC0415
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.harness.contract import Endpoint
-from benchmarks.systems import bare, limit, mlflow, ours, trackio
+from benchmarks.systems import bare, limit, mlflow, ours, rest, trackio
 from benchmarks.systems.names import ALL
 from tests.servers.postgres import running_postgres
 
@@ -30,6 +30,7 @@ _RUNS: tuple[Run, ...] = (
     bare.running,
     ours.running,
     partial(_on_postgres, ours.running),
+    rest.running,
     mlflow.running,
     partial(_on_postgres, mlflow.running),
     trackio.running,

@@ -68,6 +68,11 @@ class HttpClient:
         self._run = ""
         self._used = 0.0
 
+    @property
+    def experiment(self) -> str:
+        """The experiment whose runs are searched."""
+        return mlflow_rows.EXPERIMENT
+
     def prepare(self, model: str, versions: int) -> None:
         """Create a model and its versions."""
         self.post("registered-models/create", {"name": model})
@@ -102,7 +107,7 @@ class HttpClient:
     def search(self, metric: str, above: float, count: int) -> int:
         """Read a page of runs. Raises CallFailed."""
         statement = {
-            "experiment_ids": [mlflow_rows.EXPERIMENT],
+            "experiment_ids": [self.experiment],
             "filter": f"metrics.{metric} > {above}",
             "order_by": [f"metrics.{metric} DESC"],
             "max_results": count,

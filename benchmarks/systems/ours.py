@@ -22,15 +22,19 @@ READY = " listens on "
 
 
 @contextmanager
-def running(data: Path | None = None, database: str = "") -> Iterator[Endpoint]:
-    """Run all services in one process, with NATS built in, in `data` or a temporary directory."""
+def running(data: Path | None = None, database: str = "", http: str = "") -> Iterator[Endpoint]:
+    """Run all services in one process, with NATS built in, in `data` or a temporary directory.
+
+    With `http`, the endpoint's address is that of gRPC, " and ", and the URL of HTTP.
+    """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "services", "up", "--data", str(data or folder), "--grpc", "127.0.0.1:0"]
+        command += ["--http", http]
         if database:
             command += ["--database", database]
         environment = {"ROLLFORWARD_LOG": "error", "ROLLFORWARD_WEBHOOKS_ALLOW_PRIVATE": "1"}
         with program(command, environment, READY) as (said, pid):
-            if not (found := re.search(r"127\.0\.0\.1:\d+", said)):
+            if not (found := re.search(r"127\.0\.0\.1:\d+( and http://\S+)?", said)):
                 raise DidNotStart(said)
             yield Endpoint("rollforward", found[0], pids=(pid,))
 
@@ -90,7 +94,7 @@ class SdkClient:
         """Read a page of runs."""
         request = v1.ListRunsRequest(
             page_size=count,
-            experiment_id=self._experiment(),
+            experiment_id=self.experiment(),
             filter=f"metrics.{metric} > {above}",
             order_by=f"metrics.{metric} DESC",
         )
@@ -108,7 +112,7 @@ class SdkClient:
 
     def write_runs(self, numbers: range, labels: Labels) -> None:
         """Write runs with the labels that `labels` returns for each number."""
-        experiment_id = self._experiment()
+        experiment_id = self.experiment()
         for number in numbers:
             metrics, params, tags = labels(number)
             run_id = rf.new_request_id()
@@ -132,7 +136,8 @@ class SdkClient:
         """Let go of the connection."""
         self._connection.close()
 
-    def _experiment(self) -> str:
+    def experiment(self) -> str:
+        """Return the id of the experiment that runs are written to."""
         try:
             return self._connection.experiments.create("many")
         except rf.AlreadyExists:

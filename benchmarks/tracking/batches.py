@@ -9,7 +9,7 @@ from benchmarks.harness.contract import Client, Endpoint
 from benchmarks.harness.crew import crew
 from benchmarks.harness.figures import Figure
 from benchmarks.harness.scene import Options, Scene
-from benchmarks.systems.names import PEERS, WRITERS
+from benchmarks.systems.names import PEERS, REST, WRITERS
 
 POINTS, MORE_POINTS = 1_000, 10_000
 CROWD = 8
@@ -24,8 +24,8 @@ def log_many(points: int, client: Client, number: int, call: int) -> None:
 def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figure]:
     """Measure points a second; a peer's with immediate acknowledgements, which is its faster way."""
     endpoint = endpoint.quickened() if system in PEERS else endpoint
-    # MLflow takes no more than a thousand a call.
-    for points in (POINTS,) if system in PEERS else (POINTS, MORE_POINTS):
+    # MLflow's API takes no more than a thousand a call.
+    for points in (POINTS,) if system in (REST, *PEERS) else (POINTS, MORE_POINTS):
         for clients in (1, CROWD):
             with crew(endpoint, clients) as several:
                 rounds = several.rounds(partial(log_many, points), options.seconds, options.rounds)

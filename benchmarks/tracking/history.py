@@ -10,7 +10,7 @@ from benchmarks.harness.contract import Client, Endpoint
 from benchmarks.harness.crew import crew
 from benchmarks.harness.figures import Figure, latencies
 from benchmarks.harness.scene import Options, Scene
-from benchmarks.systems.names import OURS, PEERS
+from benchmarks.systems.names import OURS, PEERS, REST
 
 POINTS = 100_000
 INTERVALS = 320
@@ -40,4 +40,4 @@ def measure(system: str, endpoint: Endpoint, options: Options) -> Iterator[Figur
             yield from latencies("history", line, system, [each.durations for each in rounds])
 
 
-SCENE = Scene("history", f"a metric of {POINTS:,} points read", (*OURS, *PEERS), measure)
+SCENE = Scene("history", f"a metric of {POINTS:,} points read", (*OURS, REST, *PEERS), measure)

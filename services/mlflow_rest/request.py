@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 from weakref import WeakValueDictionary
 
+from cachetools import LRUCache
 from google.protobuf.message import Message
 
 from rollforward import v1
@@ -25,10 +26,13 @@ class Front:
         calls: The methods of the services of this process.
         positions: By log, the last position written through this front: reads wait for it, so that a client sees what
             it, or another client of this process, wrote.
+        versions: By model and version, a version in MLflow's form, and the registry's position that it was read after:
+            it is current as long as nothing was written since.
     """
 
     calls: LocalCalls
     positions: dict[str, int] = field(default_factory=dict)
+    versions: LRUCache[tuple[str, int], tuple[int, dict[str, Any]]] = field(default_factory=lambda: LRUCache(1_000))
     _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     def turn(self, name: str) -> asyncio.Lock:
@@ -39,7 +43,11 @@ class Front:
         """Note the position that a command has written."""
         log = _LOGS.get(request.DESCRIPTOR.file.name.rpartition("/")[2], "")
         if log and "position" in response.DESCRIPTOR.fields_by_name:
-            self.positions[log] = max(self.positions.get(log, 0), response.position)
+            self.advance(log, response.position)
+
+    def advance(self, log: str, position: int) -> None:
+        """Let reads from now on wait for a position of a log."""
+        self.positions[log] = max(self.positions.get(log, 0), position)
 
 
 _LOGS = {

@@ -226,6 +226,19 @@ def test_model_logged_over_one_uri_is_loaded_over_the_other(services: Up, tmp_pa
         assert (Path(copy) / "weights").read_text() == "kept"
 
 
+def test_version_of_an_alias_is_current_whoever_changed_it(client: MlflowClient, services: Up) -> None:
+    name = versions(client, 2)
+    client.set_registered_model_alias(name, "champion", "1")
+    for number in range(5):
+        request = v1.SetDescriptionRequest(model=name, version=1, description=f"d{number}")
+        services.registry.SetDescription(request)  # by gRPC
+        assert client.get_model_version_by_alias(name, "champion").description == f"d{number}"
+    client.set_model_version_tag(name, "1", "a", "b")
+    assert client.get_model_version_by_alias(name, "champion").tags == {"a": "b"}
+    client.set_registered_model_alias(name, "champion", "2")
+    assert client.get_model_version_by_alias(name, "champion").version == "2"
+
+
 def test_reason_of_a_block_is_in_the_history(services: Up) -> None:
     client = MlflowClient(f"rollforward://{services.address}", f"rollforward://{services.address}")
     name = versions(client, 1)

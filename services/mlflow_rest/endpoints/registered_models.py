@@ -150,8 +150,13 @@ async def get_by_alias(request: Request) -> dict[str, Any]:
     """Return the version that an alias names."""
     name, alias = request.parameters.text("name", empty=False), request.parameters.text("alias", empty=False)
     resolved = await request.send(v1.ResolveAliasRequest(model=name, alias=alias))
-    version = await version_of(request, name, resolved.alias.version)
-    return {"model_version": version_shown(version)}
+    front, key = request.front, (name, resolved.alias.version)
+    position, shown = front.versions.get(key, (-1, {}))
+    if position != resolved.position:
+        front.advance("registry", resolved.position)
+        shown = version_shown(await version_of(request, name, resolved.alias.version))
+        front.versions[key] = resolved.position, shown
+    return {"model_version": shown}
 
 
 async def model_of(request: Request, name: str) -> v1.Model:
