@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 import rollforward.mlflow
 import rollforward.mlflow.transport
 from rollforward import v1
+from tests.e2e.program import until
 from tests.integration.up import Up, new_id, up
 from tests.servers.ports import free_port
 
@@ -173,7 +174,8 @@ def test_actor_and_reason_of_a_move_are_in_the_history(client: MlflowClient, ser
 def test_move_from_another_revision_than_expected_changes_nothing(client: MlflowClient, services: Up) -> None:
     name = versions(client, 2)
     client.set_registered_model_alias(name, "champion", "1")
-    revision = services.registry.ResolveAlias(v1.ResolveAliasRequest(model=name, alias="champion")).alias.revision
+    resolved = services.registry.ResolveAlias(v1.ResolveAliasRequest(model=name, alias="champion"), metadata=NOW)
+    revision = resolved.alias.revision
     move = {"name": name, "alias": "champion", "version": "2"}
     status, answer = send(services, "POST", "registered-models/alias", move, If_Match=f'"{revision - 1}"')
     assert (status, answer["error_code"]) == (409, "RESOURCE_CONFLICT")
@@ -231,8 +233,9 @@ def test_version_of_an_alias_is_current_whoever_changed_it(client: MlflowClient,
     client.set_registered_model_alias(name, "champion", "1")
     for number in range(5):
         request = v1.SetDescriptionRequest(model=name, version=1, description=f"d{number}")
-        services.registry.SetDescription(request)  # by gRPC
-        assert client.get_model_version_by_alias(name, "champion").description == f"d{number}"
+        services.registry.SetDescription(request)  # by gRPC: a read over REST does not wait for it
+        text = f"d{number}"
+        until(lambda text=text: client.get_model_version_by_alias(name, "champion").description == text, text)  # type: ignore[misc]
     client.set_model_version_tag(name, "1", "a", "b")
     assert client.get_model_version_by_alias(name, "champion").tags == {"a": "b"}
     client.set_registered_model_alias(name, "champion", "2")
